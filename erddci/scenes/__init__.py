@@ -1,0 +1,1 @@
+"""The embedded model: its scenes, their captions, its training and its judge."""

@@ -1,0 +1,178 @@
+"""What a scene is: one or two objects on a floor, how it is drawn at random, and its caption.
+
+A scene is plain data.  `render` turns it into a picture, `caption` into a sentence, and `change`
+into another scene that differs in one attribute, which is what gives every edit a true answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+SHAPES = ("sphere", "cube", "cylinder", "cone")
+COLOURS = {
+    "red": (0.86, 0.08, 0.08),
+    "orange": (0.96, 0.47, 0.05),
+    "yellow": (0.97, 0.86, 0.12),
+    "green": (0.10, 0.62, 0.17),
+    "cyan": (0.14, 0.80, 0.86),
+    "blue": (0.10, 0.22, 0.86),
+    "purple": (0.48, 0.12, 0.72),
+    "pink": (0.97, 0.46, 0.70),
+}
+MATERIALS = ("matte", "shiny")
+SIZES = {"small": 0.42, "large": 0.68}
+FLOORS = {
+    "white": (0.88, 0.88, 0.86),
+    "grey": (0.52, 0.53, 0.55),
+    "brown": (0.45, 0.30, 0.19),
+    "teal": (0.13, 0.47, 0.47),
+    "navy": (0.12, 0.16, 0.36),
+    "khaki": (0.56, 0.54, 0.28),
+}
+
+# Seeds are split once and for all: nothing a model was trained on is ever used to judge it.
+TRAIN_SEEDS = range(0, 1_000_000)
+HELD_OUT_SEEDS = range(1_000_000, 2_000_000)
+
+# Every word a caption can hold, in the order of the embedded model's vocabulary.
+WORDS = (
+    "a on floor left right of".split()
+    + [*SIZES, *COLOURS, *MATERIALS, *SHAPES]
+    + [floor for floor in FLOORS if floor not in COLOURS]
+)
+
+Attribute = Literal["colour", "shape", "material", "size"]
+ATTRIBUTES: dict[Attribute, tuple[str, ...]] = {
+    "size": tuple(SIZES),
+    "colour": tuple(COLOURS),
+    "material": MATERIALS,
+    "shape": SHAPES,
+}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object: four named attributes, and a pose on the floor that no caption mentions."""
+
+    size: str
+    colour: str
+    material: str
+    shape: str
+    x: float  # to the right, in floor units
+    z: float  # towards the camera
+    turn: float  # about the vertical, in radians
+
+    @property
+    def radius(self) -> float:
+        return SIZES[self.size]
+
+    def __str__(self) -> str:
+        return f"a {self.size} {self.colour} {self.material} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One or two things, ordered from left to right, on a floor under one light."""
+
+    things: tuple[Thing, ...]
+    floor: str
+    light: float  # azimuth of the light, in radians
+    right_first: bool = False  # whether the caption starts with the thing on the right
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.things) <= 2:
+            raise ValueError(f"a scene holds one or two things, not {len(self.things)}")
+        if list(self.things) != sorted(self.things, key=lambda thing: thing.x):
+            raise ValueError("the things of a scene are ordered from left to right")
+
+
+def draw(seed: int) -> Scene:
+    """Draw the scene of a seed: the same scene on every machine.
+
+    Take training seeds from `TRAIN_SEEDS` and all others from `HELD_OUT_SEEDS`.
+    """
+    rng = np.random.default_rng(seed)
+    count = 2 if rng.random() < 0.65 else 1
+    while True:
+        things = tuple(sorted((_draw_thing(rng) for _ in range(count)), key=lambda t: t.x))
+        if count == 1 or _apart(*things):
+            break
+    return Scene(
+        things,
+        floor=str(rng.choice(list(FLOORS))),
+        light=float(rng.uniform(-0.9, 0.9)),
+        right_first=bool(rng.random() < 0.5),
+    )
+
+
+def _draw_thing(rng: np.random.Generator) -> Thing:
+    return Thing(
+        size=str(rng.choice(list(SIZES))),
+        colour=str(rng.choice(list(COLOURS))),
+        material=str(rng.choice(MATERIALS)),
+        shape=str(rng.choice(SHAPES)),
+        x=float(rng.uniform(-1.2, 1.2)),
+        z=float(rng.uniform(-0.6, 0.6)),
+        turn=float(rng.uniform(0, np.pi / 2)),
+    )
+
+
+def _apart(left: Thing, right: Thing) -> bool:
+    # Room for both at full size, so that no change of size or shape makes them touch.
+    return right.x - left.x > 1.25
+
+
+def caption(scene: Scene, brief: bool = False) -> str:
+    """Describe a scene: "a large red shiny cone left of a small blue matte cube on a teal floor".
+
+    A brief caption names neither sizes nor materials.
+    """
+    names = [f"a {t.colour} {t.shape}" if brief else str(t) for t in scene.things]
+    if len(names) == 1:
+        return f"{names[0]} on a {scene.floor} floor"
+    left, right = names
+    first, side, second = (right, "right", left) if scene.right_first else (left, "left", right)
+    return f"{first} {side} of {second} on a {scene.floor} floor"
+
+
+def change(scene: Scene, index: int | None = None, **attributes: str) -> Scene:
+    """Return the scene with attributes of one thing, or its floor, changed and all else kept.
+
+    `index` counts things from the left; `floor=` needs none.
+
+    Raises:
+        ValueError: an unknown attribute or value, or a thing that is not there.
+    """
+    floor = attributes.pop("floor", scene.floor)
+    if floor not in FLOORS:
+        raise ValueError(f"unknown floor {floor!r}: expected one of {', '.join(FLOORS)}")
+    for name, value in attributes.items():
+        known = ATTRIBUTES.get(name, ())  # type: ignore[call-overload]
+        if value not in known:
+            raise ValueError(
+                f"unknown {name} {value!r}: expected one of {', '.join(known) or 'none'}"
+            )
+    things = list(scene.things)
+    if attributes:
+        if index is None or not 0 <= index < len(things):
+            raise ValueError(f"expected the index of one of {len(things)} things, got {index}")
+        things[index] = replace(things[index], **attributes)
+    return replace(scene, things=tuple(things), floor=floor)
+
+
+def remove(scene: Scene, index: int) -> Scene:
+    """Return the scene without one of its two things."""
+    if len(scene.things) != 2 or index not in (0, 1):
+        raise ValueError(f"expected 0 or 1 and a scene of two things, got {index} of {scene}")
+    return replace(scene, things=(scene.things[1 - index],))
+
+
+def add(scene: Scene, thing: Thing) -> Scene:
+    """Return the scene of one thing with a second thing beside it."""
+    things = tuple(sorted((*scene.things, thing), key=lambda t: t.x))
+    if len(things) != 2 or not _apart(*things):
+        raise ValueError("expected a scene of one thing with room for the new one")
+    return replace(scene, things=things)
