@@ -1,0 +1,153 @@
+"""The noise levels that every method walks on, and the one formula that moves between them.
+
+Notation, used throughout the package:
+
+======  ==========================================================  ============
+symbol  meaning                                                     shape
+======  ==========================================================  ============
+x       latent                                                      [B, C, H, W]
+i       index on the grid: 0 is the image, N is noise               0…N
+t       the network's timestep at a node                            []
+a, b    cumulative alpha (``alphas_cumprod``, ᾱ) where a step       []
+        starts and ends
+ε, eps  ``model(x, t, condition)``: guided noise, ε_u + w(ε_c − ε_u)  [B, C, H, W]
+w       guidance scale; w = 1 is the plain conditional prediction   []
+σ       √((1 − ᾱ)/ᾱ), the noise level of y = x/√ᾱ                   []
+======  ==========================================================  ============
+
+Only this module does arithmetic with timesteps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+from tqdm.auto import tqdm
+
+
+def move(x: Tensor, eps: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Move a latent from noise level `a` to noise level `b` along the noise `eps`.
+
+    One formula serves both directions: it removes noise where b > a and adds noise where b < a.
+    In y = x/√ᾱ it reads y ← y + (σ_b − σ_a)·ε.
+
+    Args:
+        x, eps: latents [B, C, H, W].
+        a, b: cumulative alphas in (0, 1], scalars.
+
+    Source: DDIM (Song et al. 2021, 2010.02502), eq. 12 with η = 0.
+    """
+    return (b / a).sqrt() * x + ((1 - b).sqrt() - (b * (1 - a) / a).sqrt()) * eps
+
+
+def noise_of(output: Tensor, x: Tensor, a: Tensor, prediction_type: str) -> Tensor:
+    """Turn what a network predicts at cumulative alpha `a` into the noise ε in `x`.
+
+    Args:
+        output, x: [B, C, H, W].
+        a: cumulative alpha of the timestep that the network was told, scalar or [B, 1, 1, 1].
+        prediction_type: "epsilon", "v_prediction" or "sample", as schedulers name it.
+
+    Raises:
+        ValueError: another prediction type.
+    Source: v-prediction from Salimans & Ho 2022 (2202.00512), appendix D.
+    """
+    if prediction_type == "epsilon":
+        return output
+    if prediction_type == "v_prediction":
+        return a.sqrt() * output + (1 - a).sqrt() * x
+    if prediction_type == "sample":
+        return (x - a.sqrt() * output) / (1 - a).sqrt()
+    raise ValueError(
+        f"unknown prediction type {prediction_type!r}: "
+        "expected 'epsilon', 'v_prediction' or 'sample'"
+    )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """N + 1 noise levels: node 0 is the image, node N is noise.
+
+    Args:
+        t: the network's timesteps [N + 1], increasing.
+        alphas: their cumulative alphas ᾱ [N + 1], float64, decreasing (two may be equal).
+    """
+
+    t: Tensor
+    alphas: Tensor
+
+    def __post_init__(self) -> None:
+        if self.t.shape != self.alphas.shape or self.t.ndim != 1 or len(self.t) < 2:
+            raise ValueError(
+                "expected as many timesteps as alphas, two or more, "
+                f"got shapes {tuple(self.t.shape)} and {tuple(self.alphas.shape)}"
+            )
+        if (self.alphas.diff() > 0).any():
+            raise ValueError("expected alphas that decrease from the image to noise")
+
+    @classmethod
+    def from_scheduler(cls, config: dict, steps: int) -> Grid:
+        """Read the nodes that a checkpoint's own scheduler visits in `steps` DDIM steps.
+
+        Node i ≥ 1 is the i-th of the timesteps that `DDIMScheduler` lists, counted from the
+        image; node 0 has its final alpha, which `set_alpha_to_one` decides, and t = 0.  With
+        `steps_offset=0` and `set_alpha_to_one=False` nodes 0 and 1 coincide and the step between
+        them does nothing.
+
+        Raises:
+            ValueError: `steps` is not between 1 and the number of training timesteps.
+        """
+        scheduler = DDIMScheduler.from_config(config)
+        most = scheduler.config.num_train_timesteps  # type: ignore[attr-defined]
+        if not 1 <= steps <= most:
+            raise ValueError(f"expected between 1 and {most} steps, got {steps}")
+        scheduler.set_timesteps(steps)
+        t = scheduler.timesteps.flip(0)
+        # steps_offset can push the last timestep of a very fine grid past the end.
+        t = t.clamp(max=most - 1)
+        alphas = scheduler.alphas_cumprod[t].double()
+        image = scheduler.final_alpha_cumprod.double()
+        return cls(torch.cat([torch.zeros(1, dtype=t.dtype), t]), torch.cat([image[None], alphas]))
+
+    @property
+    def steps(self) -> int:
+        """N, the number of steps between image and noise."""
+        return len(self.t) - 1
+
+    @property
+    def sigmas(self) -> Tensor:
+        """Noise levels σ = √((1 − ᾱ)/ᾱ) [N + 1]."""
+        return ((1 - self.alphas) / self.alphas).sqrt()
+
+    def move(self, x: Tensor, eps: Tensor, start: int, end: int) -> Tensor:
+        """Move a latent from node `start` to node `end` along `eps`."""
+        return move(x, eps, self.alphas[start], self.alphas[end])
+
+    def up(self) -> Iterable[int]:
+        """The nodes where the steps from the image to noise arrive, 1…N, with a progress bar."""
+        return _bar(range(1, self.steps + 1), "to noise")
+
+    def down(self) -> Iterable[int]:
+        """The nodes where the steps from noise to the image start, N…1, with a progress bar."""
+        return _bar(range(self.steps, 0, -1), "to image")
+
+
+def stable_diffusion_schedule() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule, as its checkpoints configure DDIM."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def _bar(nodes: range, label: str) -> Iterable[int]:
+    # Quick walks show no bar; TQDM_DISABLE=1 silences all of them.
+    return tqdm(nodes, label, leave=False, delay=1)

@@ -1,0 +1,106 @@
+"""The record of a walk between image and noise: what both directions of every method return."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from erddci.grid import Grid
+from erddci.guidance import Condition
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Latents at every node of a grid, and whatever a method keeps to walk back.
+
+    Args:
+        grid: the noise levels.
+        xs: the chain that starts at the image [N + 1, B, C, H, W], node 0 first.
+        condition: the prompt it was walked under.
+        kept: a method's own tensors; first axis the node or the step.
+        method, model: names, checked before a walk back.
+        rows: network rows evaluated per sample.
+    """
+
+    grid: Grid
+    xs: Tensor
+    condition: Condition
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    method: str = ""
+    model: str = ""
+    rows: float = 0.0
+
+    @property
+    def image(self) -> Tensor:
+        """The latent at node 0 [B, C, H, W]."""
+        return self.xs[0]
+
+    @property
+    def noise(self) -> Tensor:
+        """The latent at node N [B, C, H, W]."""
+        return self.xs[-1]
+
+    def drift(self, other: Trajectory) -> Tensor:
+        """Largest absolute difference of two walks at each node [N + 1, B], in latent units.
+
+        Raises:
+            ValueError: the walks have other shapes, so they are not on one grid.
+        """
+        if self.xs.shape != other.xs.shape:
+            raise ValueError(
+                f"expected walks of one shape, got {tuple(self.xs.shape)} "
+                f"and {tuple(other.xs.shape)}: compare walks of as many steps and samples"
+            )
+        return (self.xs - other.xs.to(self.xs)).abs().flatten(2).amax(2)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the whole record to one safetensors file and return its path."""
+        path = Path(path)
+        words = {
+            "method": self.method,
+            "model": self.model,
+            "rows": self.rows,
+            "guidance_scale": self.condition.guidance_scale,
+            "prompt": self.condition.prompt,
+        }
+        tensors = {
+            "t": self.grid.t,
+            "alphas": self.grid.alphas,
+            "xs": self.xs,
+            "text": self.condition.text,
+            "null": self.condition.null,
+            **{f"kept.{name}": tensor for name, tensor in self.kept.items()},
+        }
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, path, metadata={"trajectory": json.dumps(words)})
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Trajectory:
+        """Read a record that `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: the file holds no trajectory.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no trajectory at {path}")
+        try:
+            with safe_open(path, "pt", device=str(device)) as file:
+                words = json.loads((file.metadata() or {})["trajectory"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except Exception as error:
+            raise ValueError(f"{path} holds no trajectory: expected a file of `save`") from error
+        kept = {n.removeprefix("kept."): v for n, v in tensors.items() if n.startswith("kept.")}
+        condition = Condition(
+            tensors["text"], tensors["null"], words.pop("guidance_scale"), words.pop("prompt")
+        )
+        grid = Grid(tensors["t"].cpu(), tensors["alphas"].cpu())
+        return cls(grid, tensors["xs"], condition, kept, **words)
