@@ -1,0 +1,80 @@
+"""A denoiser that needs no training: the exact noise of a mixture of Gaussians.
+
+Its data are points, latents of shape [B, D, 1, 1], so trajectories can be drawn in the plane and
+every claim about a method can be checked against a formula.  A prompt is the names of some of the
+components: "left", "left right", or "" for all of them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from erddci.grid import Grid, stable_diffusion_schedule
+from erddci.guidance import Condition, guide
+
+
+class Mixture:
+    """The ideal noise prediction for data drawn from a mixture of equal round Gaussians.
+
+    Args:
+        means: the centre of each component by name, each D numbers.
+        spread: standard deviation s of every component, positive.
+
+    Source: the score of a Gaussian mixture in closed form; ε = −√(1 − ᾱ)·∇ log p(x).
+    """
+
+    def __init__(self, means: dict[str, tuple[float, ...]], spread: float = 0.2) -> None:
+        if not means or spread <= 0:
+            raise ValueError(f"expected at least one mean and a positive spread, got {spread}")
+        self.names = list(means)
+        self.means = torch.tensor(list(means.values()), dtype=torch.float64)  # [K, D]
+        self.spread = spread
+        self.schedule = stable_diffusion_schedule()
+        self.rows = 0
+        self.name = f"mixture of {', '.join(means)}"
+
+    def condition(self, prompt: str = "", guidance_scale: float = 1.0) -> Condition:
+        """Encode a prompt as the weights of the components [1, 1, K].
+
+        Raises:
+            ValueError: a word names no component.
+        """
+        unknown = set(prompt.split()) - set(self.names)
+        if unknown:
+            raise ValueError(
+                f"unknown words {sorted(unknown)}: expected some of {', '.join(self.names)}"
+            )
+        chosen = [float(not prompt.split() or name in prompt.split()) for name in self.names]
+        text = torch.tensor(chosen, dtype=torch.float64)
+        everything = torch.ones_like(text)
+        return Condition(
+            (text / text.sum())[None, None],
+            (everything / everything.sum())[None, None],
+            guidance_scale,
+            prompt,
+        )
+
+    def grid(self, steps: int) -> Grid:
+        """The noise levels of a walk of `steps` steps, on Stable Diffusion's schedule."""
+        return Grid.from_scheduler(dict(self.schedule.config), steps)
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Guided noise in points x [B, D, 1, 1] at timestep t ([] or [B])."""
+        return guide(self._predict, x, t, condition)
+
+    def _predict(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        self.rows += len(x)
+        alpha = self.schedule.alphas_cumprod[t].double()[:, None]  # [B, 1]
+        variance = alpha * self.spread**2 + 1 - alpha
+        away = x.flatten(1)[:, None] - alpha[..., None].sqrt() * self.means  # [B, K, D]
+        weight = text[:, 0].log() - away.square().sum(2) / (2 * variance)  # [B, K]
+        mean = (weight.softmax(1)[..., None] * away).sum(1)  # [B, D]
+        return ((1 - alpha).sqrt() * mean / variance).reshape(x.shape).to(x.dtype)
+
+    def sample(self, count: int, prompt: str, generator: torch.Generator) -> Tensor:
+        """Draw points [count, D, 1, 1] of the prompted components, straight from the mixture."""
+        weights = self.condition(prompt).text[0, 0]
+        which = torch.multinomial(weights, count, replacement=True, generator=generator)
+        noise = torch.randn(count, self.means.shape[1], generator=generator, dtype=torch.float64)
+        return (self.means[which] + self.spread * noise)[..., None, None]
