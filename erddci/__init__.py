@@ -1,0 +1,30 @@
+"""ERDDCI: exact reversible diffusion via dual-chain inversion, to see, test and trust.
+
+model = erddci.load()
+example = erddci.examples()[0]
+source = model.condition(example.source)
+path = erddci.invert(model, model.encode(example.image), source, method="dual-chain")
+back = erddci.reconstruct(model, path)
+path.drift(back).max()
+"""
+
+from erddci.data import examples, photographs
+from erddci.grid import Grid, move
+from erddci.guidance import Condition
+from erddci.inversion import METHODS, invert, reconstruct
+from erddci.model import StableDiffusion, load
+from erddci.trajectory import Trajectory
+
+__all__ = [
+    "METHODS",
+    "Condition",
+    "Grid",
+    "StableDiffusion",
+    "Trajectory",
+    "examples",
+    "invert",
+    "load",
+    "move",
+    "photographs",
+    "reconstruct",
+]

