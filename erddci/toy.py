@@ -14,6 +14,11 @@ from erddci.grid import Grid, stable_diffusion_schedule
 from erddci.guidance import Condition, guide
 
 
+def three_clusters() -> Mixture:
+    """The mixture of the course: three clusters in the plane, named by where they lie."""
+    return Mixture({"left": (-1.2, -0.5), "right": (1.2, -0.5), "top": (0.0, 1.2)})
+
+
 class Mixture:
     """The ideal noise prediction for data drawn from a mixture of equal round Gaussians.
 

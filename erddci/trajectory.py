@@ -46,6 +46,25 @@ class Trajectory:
         """The latent at node N [B, C, H, W]."""
         return self.xs[-1]
 
+    @property
+    def eps(self) -> Tensor:
+        """The noise along which each step moved [N, B, C, H, W], step i − 1 → i at index i − 1.
+
+        It is read off the latents, Δy/Δσ with y = x/√ᾱ, so it needs no network; a step between
+        nodes of equal noise level moved along none.
+        """
+        shape = (-1, 1, 1, 1, 1)
+        y = self.xs / self.grid.alphas.sqrt().reshape(shape).to(self.xs)
+        change = self.grid.sigmas.diff().reshape(shape).to(self.xs)
+        return torch.where(change == 0, 0, y.diff(dim=0) / change)
+
+    @property
+    def estimates(self) -> Tensor:
+        """The clean latent that each step aimed at [N, B, C, H, W]: x̂_0 = x_i/√ᾱ_i − σ_i·ε."""
+        shape = (-1, 1, 1, 1, 1)
+        alphas = self.grid.alphas[1:].reshape(shape).to(self.xs)
+        return (self.xs[1:] - (1 - alphas).sqrt() * self.eps) / alphas.sqrt()
+
     def drift(self, other: Trajectory) -> Tensor:
         """Largest absolute difference of two walks at each node [N + 1, B], in latent units.
 

@@ -1,0 +1,16 @@
+"""Figure 1: DDIM inversion accumulates error on the way back, and guidance amplifies it."""
+
+from erddci import experiments, plots
+from erddci.data import examples, held_out
+
+
+def draw(model, pictures=16, steps=50):
+    """Measure held-out scenes, and decode the way back of the first example."""
+    scenes = held_out(pictures)
+    errors = experiments.error_accumulation(model, scenes, steps=steps)
+    floor = experiments.vae_floor(model, scenes)
+    first, nodes = examples()[0], [steps, *range(steps - steps // 5, 0, -(steps // 5)), 1]
+    strips = experiments.way_back(model, first.image, first.source, nodes=nodes)
+    titles = {"titles": [f"i = {node}" for node in nodes]}
+    figure = plots.error_accumulation(errors, floor["psnr"].median(), strips | titles)
+    return figure, {"errors": errors, "floor": floor}
