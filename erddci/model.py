@@ -108,16 +108,18 @@ class StableDiffusion:
 
     @torch.no_grad()
     def condition(
-        self, prompt: str, negative_prompt: str = "", guidance_scale: float = 1.0
+        self, prompt: str | list[str], negative_prompt: str = "", guidance_scale: float = 1.0
     ) -> Condition:
-        """Encode a prompt, and what guidance is to push away from.
+        """Encode a prompt, or one for each latent of a batch, and what guidance pushes away from.
 
         Raises:
             ValueError: a prompt with more tokens than the text encoder takes, or a word that the
                 embedded model was not trained on.
         """
-        text, null = self._encode_text(prompt), self._encode_text(negative_prompt)
-        return Condition(text, null, float(guidance_scale), prompt)
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        text = torch.cat([self._encode_text(each) for each in prompts])
+        null = self._encode_text(negative_prompt)
+        return Condition(text, null, float(guidance_scale), " | ".join(prompts))
 
     def _encode_text(self, prompt: str) -> Tensor:
         length = self.tokenizer.model_max_length
@@ -142,6 +144,10 @@ class StableDiffusion:
                 f"{', '.join(words)}"
             )
 
+    def read(self, picture: Picture) -> np.ndarray:
+        """Read a picture as the model sees it: [size, size, 3], floats in [0, 1]."""
+        return np.asarray(open_image(picture, self.size), dtype=np.float32) / 255
+
     @torch.no_grad()
     def encode(self, picture: Picture | list[Picture]) -> Tensor:
         """Encode one picture or several as latents [B, C, H, W], the mean of the VAE's posterior.
@@ -149,9 +155,9 @@ class StableDiffusion:
         Pictures are read by `erddci.images.open_image`, which says what it had to convert.
         """
         pictures = picture if isinstance(picture, list) else [picture]
-        images = np.stack([np.asarray(open_image(each, self.size)) for each in pictures])
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device, self.dtype)
-        mean = self.vae.encode(pixels / 127.5 - 1).latent_dist.mean
+        images = torch.from_numpy(np.stack([self.read(each) for each in pictures]))
+        pixels = images.permute(0, 3, 1, 2).to(self.device, self.dtype)
+        mean = self.vae.encode(pixels * 2 - 1).latent_dist.mean
         return mean.to(self.latent_dtype) * self.vae.config["scaling_factor"]
 
     @torch.no_grad()

@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from diffusers import (
     AutoencoderKL,
     DDPMScheduler,
-    StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from torch import Tensor, nn
@@ -78,7 +77,7 @@ class Denoiser(nn.Module):
             up_block_types=("CrossAttnUpBlock2D",) * 2,
             layers_per_block=1,
             cross_attention_dim=WIDTH,
-            attention_head_dim=4,
+            attention_head_dim=2,  # of heads, as diffusers reads it
             norm_num_groups=16,
         )
 
@@ -160,17 +159,16 @@ def as_batch(images: np.ndarray) -> Tensor:
 
 
 def train_vae(folder: Path, steps: int = 5000, scenes: int = SCENES) -> AutoencoderKL:
-    """Train the VAE on crops of training scenes, which hold more edges a pixel than whole ones."""
+    """Train the VAE on whole pictures and on crops, which show more of the training set a step."""
     images = pictures(folder, scenes)
 
     def loss(vae: AutoencoderKL, generator: torch.Generator) -> Tensor:
-        crop = 64
-        index = torch.randint(len(images), (16,), generator=generator)
-        # Things stand in the middle band of the picture: most crops are drawn around it.
-        rows = torch.randint(4, 53, (16,), generator=generator)
-        columns = torch.randint(0, 65, (16,), generator=generator)
-        places = zip(index.tolist(), rows.tolist(), columns.tolist(), strict=True)
-        x = as_batch(np.stack([images[i, r : r + crop, c : c + crop] for i, r, c in places]))
+        whole = torch.rand((), generator=generator) < 0.4
+        side, count = (128, 4) if whole else (64, 16)
+        index = torch.randint(len(images), (count,), generator=generator).tolist()
+        corners = torch.randint(129 - side, (count, 2), generator=generator).tolist()
+        places = zip(index, corners, strict=True)
+        x = as_batch(np.stack([images[i, r : r + side, c : c + side] for i, (r, c) in places]))
         posterior = vae.encode(x).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
         back = vae.decode(posterior.mean + posterior.std * noise).sample.float()
@@ -179,6 +177,7 @@ def train_vae(folder: Path, steps: int = 5000, scenes: int = SCENES) -> Autoenco
 
     vae = fit(new_vae(), loss, folder / "vae", steps=steps, learning_rate=1.5e-3, decay=0.998)
     vae.register_to_config(scaling_factor=1 / _latents(vae, images[:512]).std().item())
+    vae.save_pretrained(folder / "vae" / "trained")
     return vae
 
 
@@ -191,7 +190,7 @@ def _latents(vae: AutoencoderKL, images: np.ndarray) -> Tensor:
 
 
 def train_denoiser(
-    folder: Path, vae: AutoencoderKL, steps: int = 10_000, scenes: int = SCENES
+    folder: Path, steps: int = 3400, scenes: int = SCENES, size: int = 48
 ) -> Denoiser:
     """Train the UNet and the text encoder to predict the noise in latents of training scenes.
 
@@ -200,7 +199,8 @@ def train_denoiser(
     """
     cache = folder / "latents.pt"
     if not cache.exists():
-        latents = _latents(vae, pictures(folder, scenes)) * vae.config.scaling_factor
+        vae = AutoencoderKL.from_pretrained(folder / "vae" / "trained")
+        latents = _latents(vae, pictures(folder, scenes)) * vae.config["scaling_factor"]
         torch.save(latents, cache)
     latents = torch.load(cache, weights_only=True)
     words = tokenizer()
@@ -214,10 +214,10 @@ def train_denoiser(
     weight = signal.clamp(max=5) / signal
 
     def loss(network: Denoiser, generator: torch.Generator) -> Tensor:
-        index = torch.randint(len(latents), (64,), generator=generator)
+        index = torch.randint(len(latents), (size,), generator=generator)
         x = latents[index]
-        t = torch.randint(1000, (64,), generator=generator)
-        luck = torch.rand(64, 1, generator=generator)
+        t = torch.randint(1000, (size,), generator=generator)
+        luck = torch.rand(size, 1, generator=generator)
         tokens = torch.where(luck < 0.1, empty, torch.where(luck < 0.2, brief[index], full[index]))
         noise = torch.randn(x.shape, generator=generator)
         x = noiser.add_noise(x, noise, t).contiguous(memory_format=torch.channels_last)
@@ -227,7 +227,7 @@ def train_denoiser(
     return fit(Denoiser(), loss, folder / "denoiser", steps=steps, learning_rate=1e-3)
 
 
-def train_reader(folder: Path, steps: int = 2500, scenes: int = SCENES) -> reading.Reader:
+def train_reader(folder: Path, steps: int = 1000, scenes: int = SCENES) -> reading.Reader:
     """Train the scene reader on renders, some of them softened as a VAE softens them."""
     images = pictures(folder, scenes)
     truth = reading.targets([draw(seed) for seed in TRAIN_SEEDS[: len(images)]])
@@ -243,17 +243,3 @@ def train_reader(folder: Path, steps: int = 2500, scenes: int = SCENES) -> readi
         )
 
     return fit(reading.Reader(), loss, folder / "reader", steps=steps, learning_rate=1e-3)
-
-
-def assemble(folder: Path, vae: AutoencoderKL, denoiser: Denoiser, dtype: torch.dtype) -> None:
-    """Save the networks as an ordinary `StableDiffusionPipeline` folder."""
-    StableDiffusionPipeline(
-        vae=vae.to(dtype),
-        text_encoder=denoiser.text.to(dtype),
-        tokenizer=tokenizer(),
-        unet=denoiser.unet.to(dtype),
-        scheduler=stable_diffusion_schedule(),
-        safety_checker=None,  # type: ignore[arg-type]
-        feature_extractor=None,  # type: ignore[arg-type]
-        requires_safety_checker=False,
-    ).save_pretrained(folder)

@@ -1,0 +1,77 @@
+"""The training loop, the picture cache and the judge, at the smallest size."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from erddci.scenes.dataset import pictures
+from erddci.scenes.publish import _agreement
+from erddci.scenes.render import render
+from erddci.scenes.scene import TRAIN_SEEDS, draw
+from erddci.scenes.train import as_batch, fit
+
+
+def network():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Linear(4, 1)
+
+
+def loss(net, generator):
+    x = torch.randn(8, 4, generator=generator)
+    return (net(x).float() - x.sum(1, keepdim=True)).square().mean()
+
+
+def train(folder, loss=loss):
+    return fit(network(), loss, folder, steps=6, learning_rate=0.1, every=3)
+
+
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path):
+    whole = train(tmp_path / "whole")
+    calls = 0
+
+    def interrupted(net, generator):
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise KeyboardInterrupt
+        return loss(net, generator)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", interrupted)
+    resumed = train(tmp_path / "parts")
+    assert torch.equal(whole.weight, resumed.weight)
+    for folder in ("whole", "parts"):
+        curve = pd.read_csv(tmp_path / folder / "loss.csv")
+        assert curve["step"].tolist() == [3, 6]
+
+
+def test_training_lowers_the_loss(tmp_path):
+    before = loss(network(), torch.Generator().manual_seed(99))
+    trained = fit(network(), loss, tmp_path, steps=300, learning_rate=0.1, decay=0.9)
+    assert loss(trained, torch.Generator().manual_seed(99)) < 0.1 * before
+
+
+def test_pictures_are_those_of_the_training_seeds_and_grow_without_rendering_again(tmp_path):
+    two = np.array(pictures(tmp_path, 2, size=32))
+    three = pictures(tmp_path, 3, size=32)
+    np.testing.assert_array_equal(three[:2], two)
+    np.testing.assert_array_equal(three[2], render(draw(TRAIN_SEEDS[2]), 32).image)
+    modified = (tmp_path / "pictures-32.npy").stat().st_mtime_ns
+    pictures(tmp_path, 2, size=32)
+    assert (tmp_path / "pictures-32.npy").stat().st_mtime_ns == modified
+
+
+def test_batches_run_from_minus_one_to_one():
+    batch = as_batch(np.array([0, 255, 51], dtype=np.uint8).reshape(1, 1, 1, 3))
+    np.testing.assert_allclose(batch.flatten(), [-1, 1, -0.6], atol=1e-6)
+
+
+def test_agreement_counts_only_what_the_prompt_says():
+    truths = [{"count": "1", "floor": "teal", "left colour": "red"}]
+    said = [{"count": "1", "floor": "navy", "left colour": "red", "left shape": "cube"}]
+    shares = _agreement(truths, said)
+    assert shares["all"] == pytest.approx(2 / 3)
+    assert (shares["colour"], shares["floor"]) == (1, 0)
