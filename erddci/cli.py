@@ -1,0 +1,160 @@
+"""The command line: `erddci doctor`, `figures`, `notebooks`, `reconstruct` and `train`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from erddci.model import StableDiffusion
+
+# Commands import what they need: `erddci --help` should not wait for torch.
+
+app = typer.Typer(
+    help="Exact reversible diffusion via dual-chain inversion: see it, test it, trust it.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+
+ModelOption = Annotated[
+    str, typer.Option("--model", help="'scenes', a folder, or a hub id of Stable Diffusion 1 or 2")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
+
+
+@app.command()
+def doctor(model: ModelOption = "scenes", device: DeviceOption = "auto") -> None:
+    """Say what is installed, on what machine, and whether the model works."""
+    from erddci.doctor import report
+
+    typer.echo(report(model, device))
+
+
+@app.command()
+def figures(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="such as fig01; all by default")
+    ] = None,
+    model: ModelOption = "scenes",
+    device: DeviceOption = "auto",
+    out: Annotated[Path | None, typer.Option(help="folder to write to")] = None,
+) -> None:
+    """Draw the figures: PNG, PDF, the data as CSV, and a manifest each."""
+    from erddci import record
+
+    with _plain_errors():
+        chosen = record.scripts(names)
+        loaded = _load(model, device)
+        for script in chosen:
+            for path in record.run(script, loaded, out):
+                typer.echo(path)
+
+
+@app.command()
+def notebooks(
+    names: Annotated[list[str] | None, typer.Argument(help="such as 03; all by default")] = None,
+    save: Annotated[
+        bool, typer.Option(help="keep the outputs in the notebooks themselves")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="folder for the executed copies")] = Path(".executed"),
+) -> None:
+    """Execute the notebooks with papermill, and say how long each took."""
+    from erddci import workbook
+
+    with _plain_errors():
+        for path in workbook.notebooks(names):
+            seconds = workbook.execute(path, out, save)
+            typer.echo(f"{path.stem:<30} {seconds:6.1f} s")
+
+
+@app.command()
+def reconstruct(
+    image: Annotated[Path, typer.Argument(help="a picture")],
+    prompt: Annotated[str, typer.Option(help="what the picture shows")] = "",
+    method: Annotated[str, typer.Option(help="an inversion method")] = "dual-chain",
+    steps: Annotated[int, typer.Option(help="DDIM steps")] = 50,
+    guidance_scale: Annotated[float, typer.Option(help="on the way back; 1 is unguided")] = 1.0,
+    model: ModelOption = "scenes",
+    device: DeviceOption = "auto",
+    out: Annotated[Path | None, typer.Option(help="where to save the reconstruction")] = None,
+) -> None:
+    """Invert a picture, walk back, and measure what came back against both references."""
+    from erddci import experiments
+
+    with _plain_errors():
+        loaded = _load(model, device)
+        result, picture = experiments.reconstruct_one(
+            loaded, image, prompt, method, steps, guidance_scale
+        )
+        for name, value in result.items():
+            typer.echo(f"{name:<12} {value:.6g}")
+        if out:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(out)
+            typer.echo(out)
+
+
+train = typer.Typer(
+    help="Train the embedded model part by part: vae, denoiser, reader, then publish.",
+    no_args_is_help=True,
+)
+app.add_typer(train, name="train")
+
+Work = Annotated[Path, typer.Option(help="folder of pictures, latents and checkpoints")]
+
+
+@train.command()
+def vae(folder: Work = Path("training"), steps: int = 5000) -> None:
+    """Train the VAE, or go on from its checkpoint."""
+    from erddci.scenes import train as training
+
+    training.train_vae(folder, steps)
+
+
+@train.command()
+def denoiser(folder: Work = Path("training"), steps: int = 3400) -> None:
+    """Train UNet and text encoder on the VAE's latents, or go on from their checkpoint."""
+    from erddci.scenes import train as training
+
+    training.train_denoiser(folder, steps)
+
+
+@train.command()
+def reader(folder: Work = Path("training"), steps: int = 1000) -> None:
+    """Train the scene reader, or go on from its checkpoint."""
+    from erddci.scenes import train as training
+
+    training.train_reader(folder, steps)
+
+
+@train.command()
+def publish(
+    folder: Work = Path("training"),
+    out: Annotated[Path | None, typer.Option(help="the package's own weights by default")] = None,
+    scenes: Annotated[int, typer.Option(help="held-out scenes to judge on")] = 500,
+) -> None:
+    """Save what was trained as a pipeline folder, judge it on held-out scenes, write its card."""
+    from erddci.scenes import publish as publishing
+
+    with _plain_errors():
+        typer.echo(publishing.publish(folder, out or publishing.WEIGHTS, scenes))
+
+
+def _load(model: str, device: str) -> StableDiffusion:
+    from erddci.model import load
+
+    return load(model, device)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Turn what a user can mend into one line and exit status 1; bugs keep their traceback."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error

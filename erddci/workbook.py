@@ -1,0 +1,87 @@
+"""Executing the notebooks with papermill: the same way for readers, figures and tests."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+
+def notebooks(names: list[str] | None = None, folder: Path = NOTEBOOKS) -> list[Path]:
+    """The notebooks of a folder, or those whose names start with one of `names`.
+
+    Raises:
+        ValueError: a name that fits no notebook, or no notebooks at all.
+    """
+    found = sorted(folder.glob("*.ipynb"))
+    if not found:
+        raise ValueError(f"no notebooks in {folder}: run in a clone of the repository")
+    known = ", ".join(path.stem for path in found)
+    for name in names or []:
+        if not any(path.stem.startswith(name) for path in found):
+            raise ValueError(f"unknown notebook {name!r}: expected one of {known}")
+    return [path for path in found if not names or path.stem.startswith(tuple(names))]
+
+
+def execute(
+    path: Path, out: Path, save: bool = False, parameters: dict[str, object] | None = None
+) -> float:
+    """Execute a notebook into a copy in `out` and return the seconds it took.
+
+    Interactive views are left out (`live` is false) and progress bars are silent.  With `save`,
+    the outputs are also written into the notebook itself, and nothing else of it changes.
+
+    Raises:
+        papermill.PapermillExecutionError: a cell failed; the copy shows which.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    before = dict(os.environ)
+    os.environ |= {"ERDDCI_STATIC": "1", "TQDM_DISABLE": "1"}
+    start = time.monotonic()
+    try:
+        papermill.execute_notebook(
+            path,
+            out / path.name,
+            parameters,
+            kernel_name="python3",
+            cwd=path.parent,
+            progress_bar=False,
+            execution_timeout=600,
+        )
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    seconds = time.monotonic() - start
+    if save:
+        _keep_outputs(path, out / path.name)
+    return seconds
+
+
+def live() -> bool:
+    """Whether a front end is there to show interactive views."""
+    return "ERDDCI_STATIC" not in os.environ
+
+
+def check(answer: float | None, expected: float, tolerance: float = 1e-2) -> None:
+    """Tell a reader whether the answer to an exercise is right, up to a relative tolerance."""
+    if answer is None:
+        print("no answer yet: replace None, then run this cell and the check again")
+    elif abs(answer - expected) <= tolerance * max(abs(expected), 1e-12):
+        print(f"✓ {answer:.4g} is right")
+    else:
+        print(f"✗ {answer:.4g} is not it: read the hint, or unfold the solution")
+
+
+def _keep_outputs(path: Path, executed: Path) -> None:
+    notebook, copy = nbformat.read(path, 4), nbformat.read(executed, 4)
+    outputs = {cell.id: cell for cell in copy.cells if cell.cell_type == "code"}
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = outputs[cell.id].outputs
+            cell.execution_count = outputs[cell.id].execution_count
+    nbformat.write(notebook, path)

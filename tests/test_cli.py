@@ -1,0 +1,94 @@
+"""The command line, run as a user would, on the tiny model."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from erddci.cli import app
+
+
+@pytest.fixture
+def run():
+    def invoke(*words):
+        return CliRunner().invoke(app, [str(word) for word in words])
+
+    return invoke
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "picture.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_reconstruct_prints_measures_and_saves_the_picture(run, picture, tiny_folder, tmp_path):
+    out = tmp_path / "new" / "back.png"
+    result = run(
+        "reconstruct", picture, "--model", tiny_folder, "--steps", 5, "--out", out, "--prompt",
+        "a red cube on a grey floor",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    printed = dict(line.rsplit(maxsplit=1) for line in result.output.splitlines()[:-1])
+    assert float(printed["latent max"]) < 1e-12
+    assert (float(printed["rows up"]), float(printed["rows back"])) == (10, 0)
+    assert Image.open(out).size == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["missing.png"], "no picture at missing.png"),
+        (["{picture}", "--method", "magic"], "unknown method 'magic': expected one of ddim"),
+        (["{picture}", "--steps", "0"], "expected between 1 and 1000 steps, got 0"),
+        (["{picture}", "--prompt", "a purple dog"], "does not know all words"),
+        (["{picture}", "--model", "nonsense"], "no model 'nonsense'"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_status_1(run, picture, tiny_folder, words, expected):
+    words = [word.format(picture=picture) for word in words]
+    result = run(
+        "reconstruct", *(["--model", tiny_folder] if "--model" not in words else []), *words
+    )
+    assert result.exit_code == 1
+    assert result.output.startswith("error: ")
+    assert expected in result.output
+    assert "Traceback" not in result.output
+
+
+def test_figures_write_picture_data_and_manifest(run, tiny_folder, tmp_path):
+    result = run("figures", "fig02", "--model", tiny_folder, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    name = "fig02_dual_chain"
+    files = {path.name for path in tmp_path.iterdir() if path.stem.startswith("fig")}
+    assert files == {f"{name}{end}" for end in (".png", ".pdf", ".json", "_order.csv")}
+    manifest = json.loads((tmp_path / f"{name}.json").read_text())
+    assert manifest["model"].startswith(str(tiny_folder))
+    assert manifest["tables"] == [f"{name}_order.csv"]
+
+
+def test_unknown_figure_and_notebook_list_the_known_ones(run):
+    assert "fig01_error_accumulation" in run("figures", "fig99").output
+    assert "00_start_here" in run("notebooks", "99").output
+
+
+def test_doctor_reports_versions_machine_and_a_working_model(run, monkeypatch):
+    output = run("doctor").output
+    for word in ("torch", "ipywidgets", "memory", "accelerator", "hub", "scenes@"):
+        assert word in output
+    error = float(output.rsplit(maxsplit=1)[1])
+    assert error < 1e-10
+
+
+def test_doctor_says_what_is_wrong_with_a_model(run):
+    assert "no model 'nonsense'" in run("doctor", "--model", "nonsense").output
+
+
+def test_publishing_before_training_says_what_to_run(run, tmp_path):
+    result = run("train", "publish", "--folder", tmp_path)
+    assert result.exit_code == 1
+    assert "erddci train" in result.output
