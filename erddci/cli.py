@@ -99,7 +99,7 @@ def reconstruct(
 
 
 train = typer.Typer(
-    help="Train the embedded model part by part: vae, denoiser, reader, then publish.",
+    help="Train the embedded model part by part: vae, denoiser, reader; then publish and judge.",
     no_args_is_help=True,
 )
 app.add_typer(train, name="train")
@@ -116,7 +116,7 @@ def vae(folder: Work = Path("training"), steps: int = 5000) -> None:
 
 
 @train.command()
-def denoiser(folder: Work = Path("training"), steps: int = 3400) -> None:
+def denoiser(folder: Work = Path("training"), steps: int = 2400) -> None:
     """Train UNet and text encoder on the VAE's latents, or go on from their checkpoint."""
     from erddci.scenes import train as training
 
@@ -124,24 +124,36 @@ def denoiser(folder: Work = Path("training"), steps: int = 3400) -> None:
 
 
 @train.command()
-def reader(folder: Work = Path("training"), steps: int = 1000) -> None:
+def reader(folder: Work = Path("training"), steps: int = 1200) -> None:
     """Train the scene reader, or go on from its checkpoint."""
     from erddci.scenes import train as training
 
     training.train_reader(folder, steps)
 
 
+Weights = Annotated[Path | None, typer.Option(help="the package's own weights by default")]
+
+
 @train.command()
-def publish(
-    folder: Work = Path("training"),
-    out: Annotated[Path | None, typer.Option(help="the package's own weights by default")] = None,
-    scenes: Annotated[int, typer.Option(help="held-out scenes to judge on")] = 500,
-) -> None:
-    """Save what was trained as a pipeline folder, judge it on held-out scenes, write its card."""
+def publish(folder: Work = Path("training"), out: Weights = None) -> None:
+    """Save what was trained as a pipeline folder; the default replaces the embedded model."""
     from erddci.scenes import publish as publishing
 
     with _plain_errors():
-        typer.echo(publishing.publish(folder, out or publishing.WEIGHTS, scenes))
+        publishing.publish(folder, out or publishing.WEIGHTS)
+
+
+@train.command()
+def judge(
+    out: Weights = None,
+    scenes: Annotated[int, typer.Option(help="held-out scenes to judge on")] = 500,
+) -> None:
+    """Measure saved weights on held-out scenes, and write their model card."""
+    from erddci.scenes import publish as publishing
+
+    with _plain_errors():
+        for name, value in publishing.judge(out or publishing.WEIGHTS, scenes).items():
+            typer.echo(f"{name:<45} {value:.4g}")
 
 
 def _load(model: str, device: str) -> StableDiffusion:

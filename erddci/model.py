@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,11 @@ class StableDiffusion:
         self.vae, self.unet, self.text_encoder = vae, unet, text_encoder
         self.tokenizer, self.scheduler = tokenizer, scheduler
         self.device, self.dtype = torch.device(device), unet.dtype
-        # Every device but Apple's has float64; latents cost nothing beside the network.
-        self.latent_dtype = torch.float32 if device == "mps" else torch.float64
+        # Arithmetic on latents costs nothing beside the network, so it is done in float64.
+        self.latent_dtype = torch.float64
+        if self.device.type == "mps":
+            self.latent_dtype = torch.float32
+            warnings.warn("MPS has no float64: exact means 1e-5 in latents here", stacklevel=2)
         self.size = unet.config["sample_size"] * 2 ** (len(vae.config["block_out_channels"]) - 1)
         self.alphas_cumprod = scheduler.alphas_cumprod.to(self.device, self.latent_dtype)
         self.rows = 0

@@ -66,17 +66,20 @@ def pictures(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str] = (
     return figure
 
 
-def error_accumulation(frame: pd.DataFrame, floor: float, strips: Mapping) -> Figure:
+def error_accumulation(
+    frame: pd.DataFrame,
+    floor: float,
+    strips: Mapping[float, np.ndarray],
+    nodes: Sequence[int],
+) -> Figure:
     """Figure 1: the latent error of the way back by node, the picture's PSNR, and strips.
 
     Args:
         frame: from `experiments.error_accumulation`.
         floor: PSNR in dB of the VAE round trip against the input images.
-        strips: pictures by guidance scale, from `experiments.way_back`; under "titles" their
-            column titles.
+        strips: pictures by guidance scale, from `experiments.way_back`.
+        nodes: where on the way back the pictures of a strip are from.
     """
-    strips = dict(strips)
-    titles = strips.pop("titles", [])
     scales = sorted(frame["guidance_scale"].unique())
     colours = dict(zip(scales, SCALES, strict=False))
     with mpl.rc_context(STYLE):
@@ -85,12 +88,11 @@ def error_accumulation(frame: pd.DataFrame, floor: float, strips: Mapping) -> Fi
         left, right = top.subplots(1, 2, width_ratios=(3, 2))
         _error_by_node(left, frame, colours)
         _psnr_by_scale(right, frame, floor)
-        columns = len(titles)
-        axes = bottom.subplots(len(strips), columns, squeeze=False)
+        axes = bottom.subplots(len(strips), len(nodes), squeeze=False)
         for line, (w, images) in zip(axes, strips.items(), strict=True):
             _picture_row(line, images, f"w = {w:g}")
-        for ax, title in zip(axes[0], titles, strict=True):
-            ax.set_title(title, fontsize=8, loc="center")
+        for ax, node in zip(axes[0], nodes, strict=True):
+            ax.set_title(f"i = {node}", fontsize=8, loc="center")
     return figure
 
 

@@ -11,6 +11,5 @@ def draw(model, pictures=16, steps=50):
     floor = experiments.vae_floor(model, scenes)
     first, nodes = examples()[0], [steps, *range(steps - steps // 5, 0, -(steps // 5)), 1]
     strips = experiments.way_back(model, first.image, first.source, nodes=nodes)
-    titles = {"titles": [f"i = {node}" for node in nodes]}
-    figure = plots.error_accumulation(errors, floor["psnr"].median(), strips | titles)
+    figure = plots.error_accumulation(errors, floor["psnr"].median(), strips, nodes)
     return figure, {"errors": errors, "floor": floor}

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from erddci.grid import stable_diffusion_schedule
 from erddci.metrics import psnr
-from erddci.model import StableDiffusion, load
+from erddci.model import load
 from erddci.scenes.captions import tokenizer
 from erddci.scenes.reader import QUESTIONS, Reader, answers, load_reader
 from erddci.scenes.render import render
@@ -27,8 +27,8 @@ PARTS = ("vae", "denoiser", "reader")
 JUDGED = 500_000  # the first of the held-out seeds that judge the model
 
 
-def publish(folder: Path, out: Path = WEIGHTS, scenes: int = 500) -> str:
-    """Save the averaged networks of the checkpoints in `folder`, judge them, and write a card.
+def publish(folder: Path, out: Path = WEIGHTS) -> None:
+    """Save the averaged networks of the checkpoints in `folder`, and their loss curves.
 
     Raises:
         FileNotFoundError: a part was not trained yet.
@@ -45,15 +45,43 @@ def publish(folder: Path, out: Path = WEIGHTS, scenes: int = 500) -> str:
         safety_checker=None,  # type: ignore[arg-type]
         feature_extractor=None,  # type: ignore[arg-type]
         requires_safety_checker=False,
-    ).to(torch.float16).save_pretrained(out)  # half the size; the measures are of what is saved
+    ).to(torch.float16).save_pretrained(out)  # half the size; what is judged is what is saved
     halves = {name: weight.half() for name, weight in reader.state_dict().items()}
     save_file(halves, out / "reader.safetensors")
-    measures = judge(load(out), load_reader(out / "reader.safetensors"), scenes)
-    (out / "measures.json").write_text(json.dumps(measures, indent=1) + "\n")
     for part in PARTS:
         shutil.copy(folder / part / "loss.csv", out / f"loss-{part}.csv")
-    (out / "README.md").write_text(_card(folder, measures, scenes))
-    return json.dumps(measures, indent=1)
+
+
+def judge(out: Path = WEIGHTS, scenes: int = 500) -> dict[str, float]:
+    """Measure saved weights on held-out scenes; write the measures and the model card beside them.
+
+    Prompt following is the share of the answers that the prompt implies which the reader gives
+    for samples in 50 steps, from noise of seed 0.
+    """
+    model, reader = load(out), load_reader(out / "reader.safetensors")
+    drawn = [draw(seed) for seed in HELD_OUT_SEEDS[JUDGED : JUDGED + scenes]]
+    truths = [answers(scene) for scene in drawn]
+    images = np.stack([render(scene).image for scene in drawn]) / np.float32(255)
+    batches = [slice(start, start + 25) for start in range(0, scenes, 25)]
+    round_trips = np.concatenate([model.decode(model.encode(list(images[b]))) for b in batches])
+    measures: dict[str, float] = {
+        "scenes": scenes,
+        "vae psnr": float(np.mean([psnr(a, b) for a, b in zip(images, round_trips, strict=True)])),
+        "reader on renders": _agreement(truths, reader.read(images))["all"],
+        "reader on round trips": _agreement(truths, reader.read(round_trips))["all"],
+    }
+    for w in (3.0, 5.0, 7.5):
+        generator, said = torch.Generator().manual_seed(0), []
+        for batch in tqdm(batches, f"samples at w = {w:g}"):
+            prompts = [caption(scene) for scene in drawn[batch]]
+            condition = model.condition(prompts, guidance_scale=w)
+            x = model.sample(condition, 50, generator, len(prompts))
+            said += reader.read(model.decode(x))
+        for question, share in _agreement(truths, said).items():
+            measures[f"prompt following at w = {w:g}: {question}"] = share
+    (out / "measures.json").write_text(json.dumps(measures, indent=1) + "\n")
+    (out / "README.md").write_text(_card(out, measures))
+    return measures
 
 
 def _averaged(network: Network, folder: Path) -> Network:
@@ -65,40 +93,6 @@ def _averaged(network: Network, folder: Path) -> Network:
     weights = {k.removeprefix("module."): v for k, v in state.items() if k.startswith("module.")}
     network.load_state_dict(weights)
     return network.eval()
-
-
-def judge(
-    model: StableDiffusion, reader: Reader, scenes: int, batch: int = 25
-) -> dict[str, float]:
-    """Measure VAE, reader and prompt following on held-out scenes.
-
-    Prompt following is the share of the answers that the prompt implies which the reader gives
-    for samples in 50 steps, from noise of seed 0.
-    """
-    drawn = [draw(seed) for seed in HELD_OUT_SEEDS[JUDGED : JUDGED + scenes]]
-    images = np.stack([render(scene).image for scene in drawn]) / np.float32(255)
-    round_trips = np.concatenate(
-        [model.decode(model.encode(list(images[i : i + batch]))) for i in range(0, scenes, batch)]
-    )
-    truths = [answers(scene) for scene in drawn]
-    measures = {
-        "scenes": scenes,
-        "vae psnr": float(np.mean([psnr(a, b) for a, b in zip(images, round_trips, strict=True)])),
-        "reader on renders": _agreement(truths, reader.read(images))["all"],
-        "reader on round trips": _agreement(truths, reader.read(round_trips))["all"],
-    }
-    for w in (3.0, 5.0, 7.5):
-        generator = torch.Generator().manual_seed(0)
-        said = []
-        for start in tqdm(range(0, scenes, batch), f"samples at w = {w:g}"):
-            some = drawn[start : start + batch]
-            prompts = [caption(scene) for scene in some]
-            condition = model.condition(prompts, guidance_scale=w)
-            x = model.sample(condition, 50, generator, len(some))
-            said += reader.read(model.decode(x))
-        for question, share in _agreement(truths, said).items():
-            measures[f"prompt following at {w:g}, {question}"] = share
-    return measures
 
 
 def _agreement(truths: list[dict[str, str]], said: list[dict[str, str]]) -> dict[str, float]:
@@ -113,9 +107,9 @@ def _agreement(truths: list[dict[str, str]], said: list[dict[str, str]]) -> dict
     return {question: float(np.mean(values)) for question, values in right.items()}
 
 
-def _card(folder: Path, measures: dict[str, float], scenes: int) -> str:
+def _card(out: Path, measures: dict[str, float]) -> str:
     """The model card, with numbers from the loss curves and from `judge`."""
-    curves = {part: pd.read_csv(folder / part / "loss.csv") for part in PARTS}
+    curves = {part: pd.read_csv(out / f"loss-{part}.csv") for part in PARTS}
     training = "\n".join(
         f"| {part} | {curve.step.iloc[-1]} | {curve.seconds.sum() / 60:.0f} | "
         f"{curve.loss.iloc[-1]:.4f} |"
@@ -126,7 +120,9 @@ def _card(folder: Path, measures: dict[str, float], scenes: int) -> str:
         for name, value in measures.items()
         if name != "scenes"
     )
-    return _CARD.format(training=training, rows=rows, scenes=scenes, words=", ".join(WORDS))
+    return _CARD.format(
+        training=training, rows=rows, scenes=measures["scenes"], words=", ".join(WORDS)
+    )
 
 
 _CARD = """\

@@ -101,9 +101,10 @@ def fit(
 ) -> Network:
     """Minimise `loss(network, generator)` and return the averaged network.
 
-    Adam with weight decay, 100 warm-up steps, then a cosine to zero; bfloat16 autocast.  Every
-    `every` steps the whole state goes to `folder/checkpoint.pt` and the mean loss to `loss.csv`;
-    if a checkpoint is there, training continues from it.
+    `decay` is the moving average's: about 1 − 10/steps.  Adam with weight decay, 100 warm-up
+    steps, then a cosine to zero; bfloat16 autocast.  Every `every` steps the whole state goes to
+    `folder/checkpoint.pt` and the mean loss to `loss.csv`; if a checkpoint is there, training
+    continues from it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     device = next(network.parameters()).device
@@ -190,7 +191,7 @@ def _latents(vae: AutoencoderKL, images: np.ndarray) -> Tensor:
 
 
 def train_denoiser(
-    folder: Path, steps: int = 3400, scenes: int = SCENES, size: int = 48
+    folder: Path, steps: int = 2400, scenes: int = SCENES, size: int = 48
 ) -> Denoiser:
     """Train the UNet and the text encoder to predict the noise in latents of training scenes.
 
@@ -224,10 +225,10 @@ def train_denoiser(
         error = (network(x, t, tokens).float() - noise).square().mean((1, 2, 3))
         return (weight[t] * error).mean()
 
-    return fit(Denoiser(), loss, folder / "denoiser", steps=steps, learning_rate=1e-3)
+    return fit(Denoiser(), loss, folder / "denoiser", steps=steps, learning_rate=1e-3, decay=0.996)
 
 
-def train_reader(folder: Path, steps: int = 1000, scenes: int = SCENES) -> reading.Reader:
+def train_reader(folder: Path, steps: int = 1200, scenes: int = SCENES) -> reading.Reader:
     """Train the scene reader on renders, some of them softened as a VAE softens them."""
     images = pictures(folder, scenes)
     truth = reading.targets([draw(seed) for seed in TRAIN_SEEDS[: len(images)]])
@@ -242,4 +243,6 @@ def train_reader(folder: Path, steps: int = 1000, scenes: int = SCENES) -> readi
             reader, x.lerp(soft, blur) + noise, {q: y[index] for q, y in truth.items()}
         )
 
-    return fit(reading.Reader(), loss, folder / "reader", steps=steps, learning_rate=1e-3)
+    return fit(
+        reading.Reader(), loss, folder / "reader", steps=steps, learning_rate=1e-3, decay=0.98
+    )

@@ -1,0 +1,120 @@
+"""What the embedded weights promise: exact inversion, faithful pictures, obedience to prompts."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+import erddci
+from erddci.data import held_out
+from erddci.guidance import Condition
+from erddci.images import ImageChanged
+from erddci.metrics import psnr, ssim
+from erddci.model import EMBEDDED
+from erddci.scenes.reader import answers, load_reader
+from erddci.scenes.render import render
+from erddci.scenes.scene import HELD_OUT_SEEDS, caption, draw
+
+
+@pytest.fixture(scope="module")
+def scenes64():
+    return erddci.load("scenes", device="cpu", dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def reader():
+    return load_reader()
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return [draw(seed) for seed in HELD_OUT_SEEDS[5000:5100]]
+
+
+@pytest.fixture
+def batch():
+    """Pictures of two held-out scenes and their prompts."""
+    return held_out(2)
+
+
+def conditions(model, prompts, guidance_scale=1.0):
+    """One condition for a batch of prompts."""
+    each = [model.condition(prompt) for prompt in prompts]
+    text, null = (torch.cat([getattr(c, end) for c in each]) for end in ("text", "null"))
+    return Condition(text, null, guidance_scale)
+
+
+def check_exactness(model, pictures, prompts, limit):
+    """Dual-chain inversion is exact, also if all noise is asked for again; DDIM is not."""
+    x, condition = model.encode(pictures), conditions(model, prompts)
+    path = erddci.invert(model, x, condition, "dual-chain", 50)
+    # A scale next to 1 gives the same noise, but is not the one that noise was kept for.
+    again = erddci.reconstruct(model, path, condition.at(1 + 1e-13))
+    assert again.rows == 100
+    plain = erddci.invert(model, x, condition, "ddim", 50)
+    ddim = plain.drift(erddci.reconstruct(model, plain))[0]
+    round_trip = model.decode(x)
+    for back in (erddci.reconstruct(model, path), again):
+        drift = path.drift(back)
+        assert drift.max() <= limit
+        assert (ddim >= 100 * drift[0]).all()
+        for reference, picture in zip(round_trip, model.decode(back.image), strict=True):
+            assert ssim(reference, picture) >= 0.9999
+
+
+def test_scenes_come_back(scenes, batch):
+    check_exactness(scenes, *map(list, zip(*batch, strict=True)), limit=1e-4)
+
+
+def test_scenes_come_back_in_double_precision(scenes64, batch):
+    check_exactness(scenes64, *map(list, zip(*batch, strict=True)), limit=1e-10)
+
+
+def test_photographs_come_back(scenes):
+    with pytest.warns(ImageChanged, match="resized"):
+        check_exactness(scenes, [erddci.photographs()["astronaut"]], [""], limit=1e-4)
+
+
+def test_auto_encoder_keeps_held_out_pictures(scenes):
+    pictures = [picture for picture, _ in held_out(20)]
+    decoded = scenes.decode(scenes.encode(pictures))
+    values = [psnr(scenes.read(p), image) for p, image in zip(pictures, decoded, strict=True)]
+    assert np.mean(values) >= 32
+
+
+def agreement(reader, images, truths):
+    """The share of true answers that the reader gives."""
+    pairs = zip(reader.read(images), truths, strict=True)
+    return np.mean([read.get(q) == answer for read, truth in pairs for q, answer in truth.items()])
+
+
+def test_reader_reads_held_out_pictures(reader, drawn):
+    images = np.stack([render(scene).image for scene in drawn])
+    assert agreement(reader, images, map(answers, drawn)) >= 0.99
+
+
+def test_reader_reads_what_the_auto_encoder_keeps(scenes, reader, drawn):
+    pictures = [render(scene).image for scene in drawn[:20]]
+    decoded = scenes.decode(scenes.encode(pictures))
+    assert agreement(reader, decoded, map(answers, drawn[:20])) >= 0.95
+
+
+def test_samples_follow_their_prompts(scenes, reader, drawn):
+    wanted = drawn[:12]
+    condition = conditions(scenes, [caption(scene) for scene in wanted], guidance_scale=5.0)
+    samples = scenes.sample(condition, 30, torch.Generator().manual_seed(0), count=12)
+    assert agreement(reader, scenes.decode(samples), map(answers, wanted)) >= 0.9
+
+
+def test_weights_are_an_ordinary_checkpoint(scenes):
+    pipeline = StableDiffusionPipeline.from_pretrained(EMBEDDED, local_files_only=True)
+    text, _ = pipeline.encode_prompt("a red cube on a teal floor", "cpu", 1, False)
+    assert torch.equal(text, scenes.condition("a red cube on a teal floor").text)
+    assert pipeline.scheduler.config.steps_offset == 1
+    assert not pipeline.scheduler.config.set_alpha_to_one
+
+
+def test_weights_are_small_and_safe():
+    files = [path for path in EMBEDDED.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md", ".csv"}
+    assert 0 < sum(path.stat().st_size for path in files) < 40e6

@@ -1,0 +1,108 @@
+"""The modules of the package know only what lies below them, and keep to the house rules."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import erddci
+
+PACKAGE = Path(erddci.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text())
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+# What each module may import of the package, from the bottom to the top.
+LAYERS = {
+    "grid": (),
+    "guidance": ("grid",),
+    "trajectory": ("grid", "guidance"),
+    "inversion": ("grid", "guidance", "trajectory"),
+    "images": (),
+    "metrics": (),
+    "toy": ("grid", "guidance"),
+    "scenes": ("scenes", "grid"),
+    "data": ("scenes",),
+    "model": ("grid", "guidance", "images"),
+    "words": ("guidance",),
+    "attention": ("grid", "guidance", "words"),
+    "editing": ("grid", "guidance", "trajectory", "inversion", "words", "attention"),
+}
+LAYERS["plots"] = tuple(each for each in LAYERS if each not in ("model", "inversion", "editing"))
+LAYERS["experiments"] = tuple(LAYERS)
+LAYERS["record"] = ("model",)
+# Publishing weights means measuring them as a user would see them.
+LAYERS["scenes.publish"] = ("scenes", "grid", "metrics", "model")
+TOP = ("__init__", "cli", "doctor", "widgets", "workbook")  # may import anything
+
+
+def imported(tree):
+    """The full names of what a module imports, such as "erddci.grid.move"."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports inside the package are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def calls(tree):
+    return [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def code_lines(function):
+    """Lines of statements: the docstring, comments and the signature do not count."""
+    start = 1 if ast.get_docstring(function) else 0
+    nodes = [inner for each in function.body[start:] for inner in ast.walk(each)]
+    return len(
+        {n for node in nodes if hasattr(node, "lineno") for n in (node.lineno, node.end_lineno)}
+    )
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in TOP])
+def test_imports_point_down(module):
+    layer = module if module in LAYERS else module.split(".")[0]
+    assert layer in LAYERS, "a new module needs a place in LAYERS"
+    parts = [name.split(".") for name in imported(MODULES[module])]
+    for name in (each for each in parts if each[0] == "erddci"):
+        assert len(name) > 1 and name[1] in LAYERS[layer], f"imports {'.'.join(name)}"
+
+
+def test_methods_know_no_networks():
+    known = {name.split(".")[0] for name in imported(MODULES["inversion"])}
+    assert not known & {"diffusers", "transformers", "numpy", "PIL"}
+
+
+def test_no_module_is_a_drawer_for_everything():
+    assert not {"utils", "helpers", "common", "misc"} & {
+        part for module in MODULES for part in module.split(".")
+    }
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_randomness_comes_from_generators(module):
+    # A seed of the whole process would change what the caller draws.
+    shared = {"torch.manual_seed", "torch.seed", "random.seed", "np.random.seed"}
+    assert not shared & set(calls(MODULES[module]))
+    assert not [name for name in calls(MODULES[module]) if name.startswith("np.random.r")]
+
+
+def test_methods_fit_on_a_screen():
+    functions = [node for node in MODULES["inversion"].body if isinstance(node, ast.FunctionDef)]
+    lengths = {function.name: code_lines(function) for function in functions}
+    methods = {
+        name
+        for method in erddci.METHODS.values()
+        for name in (method.up.__name__, method.back.__name__)
+    }
+    assert methods <= set(lengths)
+    assert max(lengths.values()) <= 25, lengths
+    assert max(lengths[name] for name in methods) <= 15, lengths
+
+
+def test_length_of_a_function_by_hand():
+    long = ["def f(", "    x,", "):", '    """One.', "", '    Two."""', "    # three"]
+    long += ["    y = (", "        x + 1", "    )", "", "    return y"]
+    (function,) = ast.parse("\n".join(long)).body
+    assert code_lines(function) == 4
