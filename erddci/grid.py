@@ -86,8 +86,11 @@ class Grid:
                 "expected as many timesteps as alphas, two or more, "
                 f"got shapes {tuple(self.t.shape)} and {tuple(self.alphas.shape)}"
             )
-        if (self.alphas.diff() > 0).any():
-            raise ValueError("expected alphas that decrease from the image to noise")
+        if (self.alphas.diff() > 0).any() or self.alphas[-1] <= 0:
+            raise ValueError(
+                "expected alphas that decrease from the image to noise and stay above 0: "
+                "a schedule of zero terminal SNR leaves nothing to divide by"
+            )
 
     @classmethod
     def from_scheduler(cls, config: dict, steps: int) -> Grid:

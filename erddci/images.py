@@ -43,7 +43,7 @@ def open_image(source: Picture, size: int) -> Image.Image:
     if frames > 1:
         changes.append(f"reduced to the first of {frames} frames")
     upright = ImageOps.exif_transpose(source)
-    if source.getexif().get(0x0112, 1) != 1:
+    if source.getexif().get(0x0112, 1) in range(2, 9):
         changes.append("turned upright as its EXIF orientation says")
     image = _as_rgb(upright, changes)
     if image.size != (size, size):
@@ -64,7 +64,7 @@ def _read(path: Path) -> Image.Image:
     try:
         image = Image.open(path)
         image.load()
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         raise ValueError(
             f"{path.name} is not a picture that can be read ({error}): expected PNG, JPEG, …"
         ) from error

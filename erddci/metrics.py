@@ -48,7 +48,8 @@ def _check(reference: np.ndarray, image: np.ndarray) -> None:
             f"expected two pictures [H, W, 3] of one size, got {reference.shape} and {image.shape}"
         )
     for each in (reference, image):
-        if not np.issubdtype(each.dtype, np.floating) or each.min() < 0 or each.max() > 1:
+        # Written so that NaN, which compares as false, is refused too.
+        if not (np.issubdtype(each.dtype, np.floating) and each.min() >= 0 and each.max() <= 1):
             raise ValueError(
                 f"expected floats between 0 and 1, got {each.dtype} from {each.min()} to "
                 f"{each.max()}: divide 8-bit values by 255"

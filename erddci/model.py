@@ -51,11 +51,14 @@ def load(
         kind = DiffusionPipeline.load_config(folder)["_class_name"]
         if kind != "StableDiffusionPipeline":
             raise ValueError(f"{name} is a {kind}: expected a StableDiffusionPipeline (SD 1 or 2)")
+        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+        if len(tokenizer) < 10:  # transformers makes up an empty one where there is none
+            raise ValueError(_not_found(folder))
         return StableDiffusion(
             AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype),
             UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype),
             CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=dtype),
-            CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
+            tokenizer,
             DDIMScheduler.from_pretrained(folder, subfolder="scheduler"),
             label=str(name),
             device=device,

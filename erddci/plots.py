@@ -122,10 +122,12 @@ def _psnr_by_scale(ax: Axes, frame: pd.DataFrame, floor: float) -> None:
         label = "inverted at w = 1" if inverted == "unguided" else "inverted at w too"
         ax.plot(values.median(), marker, color=COLOURS["ddim"], label=label, markersize=4)
     ax.axhline(floor, color=COLOURS["floor"], linewidth=1, linestyle=":")
-    ax.annotate("VAE round trip: the floor", (1, floor), (2, 3), textcoords="offset points")
+    right = frame["guidance_scale"].max()
+    offset = {"xytext": (0, -11), "textcoords": "offset points", "ha": "right"}
+    ax.annotate("VAE round trip: the floor", (right, floor), **offset)
     ax.set(xlabel="guidance scale w", ylabel="PSNR to the input image (dB)")
     ax.set_title("… and guidance amplifies it")
-    ax.legend(loc="upper right", bbox_to_anchor=(1, 0.9))
+    ax.legend(loc="lower left")
 
 
 def dual_chain(order: pd.DataFrame) -> Figure:

@@ -96,7 +96,8 @@ class Trajectory:
             "null": self.condition.null,
             **{f"kept.{name}": tensor for name, tensor in self.kept.items()},
         }
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        # Clones, because safetensors refuses tensors that share memory.
+        tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, path, metadata={"trajectory": json.dumps(words)})
         return path

@@ -1,5 +1,7 @@
 """What the embedded weights promise: exact inversion, faithful pictures, obedience to prompts."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -99,11 +101,14 @@ def test_reader_reads_what_the_auto_encoder_keeps(scenes, reader, drawn):
     assert agreement(reader, decoded, map(answers, drawn[:20])) >= 0.95
 
 
-def test_samples_follow_their_prompts(scenes, reader, drawn):
-    wanted = drawn[:12]
+def test_samples_follow_their_prompts_as_well_as_the_card_says(scenes, reader, drawn):
+    wanted = drawn[:24]
     condition = conditions(scenes, [caption(scene) for scene in wanted], guidance_scale=5.0)
-    samples = scenes.sample(condition, 30, torch.Generator().manual_seed(0), count=12)
-    assert agreement(reader, scenes.decode(samples), map(answers, wanted)) >= 0.9
+    samples = scenes.sample(condition, 25, torch.Generator().manual_seed(0), count=24)
+    measures = json.loads((EMBEDDED / "measures.json").read_text())
+    measured = agreement(reader, scenes.decode(samples), map(answers, wanted))
+    # Of 24 prompts, each right or wrong as a whole, the share strays by some 0.05.
+    assert measured >= measures["prompt following at w = 5: all"] - 0.1
 
 
 def test_weights_are_an_ordinary_checkpoint(scenes):

@@ -75,3 +75,12 @@ def test_agreement_counts_only_what_the_prompt_says():
     shares = _agreement(truths, said)
     assert shares["all"] == pytest.approx(2 / 3)
     assert (shares["colour"], shares["floor"]) == (1, 0)
+
+
+def test_agreement_tells_a_wrong_side_from_a_wrong_thing():
+    truth = {"count": "2", "left colour": "red", "left shape": "cube"}
+    truth |= {"right colour": "blue", "right shape": "cone"}
+    exchanged = {"count": "2", "left colour": "blue", "left shape": "cone"}
+    exchanged |= {"right colour": "red", "right shape": "cube"}
+    shares = _agreement([truth, truth], [truth, exchanged])
+    assert (shares["all"], shares["things"], shares["sides"]) == (pytest.approx(0.6), 1, 0.5)

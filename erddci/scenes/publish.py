@@ -96,15 +96,28 @@ def _averaged(network: Network, folder: Path) -> Network:
 
 
 def _agreement(truths: list[dict[str, str]], said: list[dict[str, str]]) -> dict[str, float]:
-    """Share of the true answers given: of all, and by what is asked."""
-    right: dict[str, list[bool]] = {"all": []}
+    """Share of the true answers given: of all, and by what is asked.
+
+    "all" counts a thing on the wrong side as wrong in all that differs.  "things" compares the
+    same answers after exchanging left and right where that agrees better, and "sides" is the
+    share of pairs for which no exchange was needed.
+    """
+    right: dict[str, list[bool]] = {"all": [], "things": [], "sides": []}
     for truth, answer in zip(truths, said, strict=True):
-        for question in QUESTIONS:
-            if question in truth:
-                same = answer.get(question) == truth[question]
-                right["all"].append(same)
-                right.setdefault(question.split()[-1], []).append(same)
-    return {question: float(np.mean(values)) for question, values in right.items()}
+        marks = {q: answer.get(q) == truth[q] for q in QUESTIONS if q in truth}
+        exchanged = {q: answer.get(_other_side(q)) == truth[q] for q in marks}
+        right["all"] += marks.values()
+        right["things"] += max(marks.values(), exchanged.values(), key=sum)
+        if truth["count"] == answer["count"] == "2":
+            right["sides"].append(sum(marks.values()) >= sum(exchanged.values()))
+        for question, mark in marks.items():
+            right.setdefault(question.split()[-1], []).append(mark)
+    return {question: float(np.mean(values)) for question, values in right.items() if values}
+
+
+def _other_side(question: str) -> str:
+    side, *rest = question.split()
+    return " ".join([{"left": "right", "right": "left"}.get(side, side), *rest])
 
 
 def _card(out: Path, measures: dict[str, float]) -> str:

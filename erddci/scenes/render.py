@@ -53,7 +53,7 @@ def render(scene: Scene, size: int = 128) -> Rendering:
     colour = _shade(scene, owner, point, normal, rays, light, lit)
     grid = (size, SAMPLES, size, SAMPLES)
     pixels = np.clip(colour, 0, 1).reshape(*grid, 3).mean((1, 3)) ** (1 / 2.2)
-    covered = owner.reshape(grid)[:, SAMPLES // 2, :, SAMPLES // 2]
+    covered = owner.reshape(grid)[:, SAMPLES // 2, :, SAMPLES // 2]  # by the ray next to it
     masks = np.stack([covered == index for index in range(len(scene.things))])
     return Rendering(np.round(pixels * 255).astype(np.uint8), masks)
 
