@@ -42,18 +42,20 @@ def error_accumulation(
         one row per picture, scale, inversion ("unguided" or "same scale") and node: the RMS and
         the largest latent error there, and at node 0 the measures of the picture.
     """
-    rows = []
-    for number, (picture, prompt) in enumerate(tqdm(pictures, "pictures", delay=1)):
-        x, image, round_trip = _start(model, picture)
-        for w in scales:
-            guided = model.condition(prompt, guidance_scale=w)
-            for name, condition in {"unguided": guided.at(1), "same scale": guided}.items():
-                path = invert(model, x, condition, "ddim", steps)
-                back = reconstruct(model, path, guided)
+    x = model.encode([picture for picture, _ in pictures])
+    images, round_trips = [model.read(picture) for picture, _ in pictures], model.decode(x)
+    prompts, rows = [prompt for _, prompt in pictures], []
+    for w in tqdm(list(scales), "guidance scales", delay=1):
+        guided = model.condition(prompts, guidance_scale=w)
+        for name, condition in {"unguided": guided.at(1), "same scale": guided}.items():
+            path = invert(model, x, condition, "ddim", steps)
+            back = reconstruct(model, path, guided)
+            decoded = model.decode(back.image)
+            for number, (image, round_trip) in enumerate(zip(images, round_trips, strict=True)):
                 walk = {"picture": number, "guidance_scale": w, "inverted": name}
-                nodes = _latent_errors(path, back)
-                measures = _measures(model, back, image, round_trip)
-                rows += [walk | node | (measures if node["node"] == 0 else {}) for node in nodes]
+                measures = _measures(decoded[number], image, round_trip)
+                for node in _latent_errors(path, back, number):
+                    rows.append(walk | node | (measures if node["node"] == 0 else {}))
     return pd.DataFrame(rows)
 
 
@@ -104,7 +106,7 @@ def reconstruction(
                 back = reconstruct(model, path, condition.at(w))
                 rows.append(
                     {"picture": number, "method": method, "guidance_scale": w, "steps": steps}
-                    | _measures(model, back, image, round_trip)
+                    | _measures(model.decode(back.image)[0], image, round_trip)
                     | _latent_errors(path, back)[0]
                     | {"rows up": path.rows, "rows back": back.rows}
                 )
@@ -124,7 +126,7 @@ def reconstruct_one(
     condition = model.condition(prompt)
     path = invert(model, x, condition, method, steps)
     back = reconstruct(model, path, condition.at(guidance_scale))
-    row = _measures(model, back, image, round_trip) | _latent_errors(path, back)[0]
+    row = _measures(model.decode(back.image)[0], image, round_trip) | _latent_errors(path, back)[0]
     row |= {"rows up": path.rows, "rows back": back.rows}
     pixels = np.round(model.decode(back.image)[0] * 255).astype(np.uint8)
     return row, Image.fromarray(pixels)
@@ -304,17 +306,18 @@ def _start(model: StableDiffusion, picture: Picture) -> tuple[Tensor, np.ndarray
     return x, model.read(picture), model.decode(x)[0]
 
 
-def _measures(
-    model: StableDiffusion, back: Trajectory, image: np.ndarray, round_trip: np.ndarray
-) -> dict[str, float]:
-    decoded = model.decode(back.image)[0]
+def _measures(decoded: np.ndarray, image: np.ndarray, round_trip: np.ndarray) -> dict[str, float]:
     vae, given = compare(round_trip, decoded), compare(image, decoded)
     return {f"{k} vae": v for k, v in vae.items()} | {f"{k} input": v for k, v in given.items()}
 
 
-def _latent_errors(path: Trajectory, back: Trajectory) -> list[dict[str, float]]:
-    rms = (path.xs - back.xs).square().flatten(1).mean(1).sqrt().tolist()
-    largest = path.drift(back).amax(1).tolist()
+def _latent_errors(
+    path: Trajectory, back: Trajectory, number: int | None = None
+) -> list[dict[str, float]]:
+    """RMS and largest latent error at every node, of one sample or over all."""
+    rms = (path.xs - back.xs).square().flatten(2).mean(2)  # [N + 1, B]
+    largest, of = path.drift(back), slice(number, number + 1 if number is not None else None)
+    rms, largest = rms[:, of].mean(1).sqrt().tolist(), largest[:, of].amax(1).tolist()
     return [
         {"node": node, "t": t, "latent rms": rms[node], "latent max": largest[node]}
         for node, t in enumerate(path.grid.t.tolist())

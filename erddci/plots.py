@@ -47,7 +47,7 @@ STYLE = {
 def show(figure: Figure, alt: str) -> None:
     """Display a figure in a notebook as one small PNG with alternative text, and close it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
+    figure.savefig(buffer, format="png", dpi=85)
     plt.close(figure)
     display(Image(buffer.getvalue(), format="png", alt=alt))
 

@@ -82,6 +82,11 @@ def _keep_outputs(path: Path, executed: Path) -> None:
     outputs = {cell.id: cell for cell in copy.cells if cell.cell_type == "code"}
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = outputs[cell.id].outputs
+            cell.outputs = [o for o in outputs[cell.id].outputs if not _is_progress(o)]
             cell.execution_count = outputs[cell.id].execution_count
     nbformat.write(notebook, path)
+
+
+def _is_progress(output: nbformat.NotebookNode) -> bool:
+    # In a kernel tqdm draws its bars whatever TQDM_DISABLE says.
+    return output.get("name") == "stderr" and "%|" in output.text
