@@ -88,5 +88,6 @@ def _keep_outputs(path: Path, executed: Path) -> None:
 
 
 def _is_progress(output: nbformat.NotebookNode) -> bool:
-    # In a kernel tqdm draws its bars whatever TQDM_DISABLE says.
-    return output.get("name") == "stderr" and "%|" in output.text
+    # In a kernel tqdm draws its bars whatever TQDM_DISABLE says, as text or as a widget.
+    widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    return widget or (output.get("name") == "stderr" and "%|" in output.text)
