@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -191,12 +192,16 @@ def _latents(vae: AutoencoderKL, images: np.ndarray) -> Tensor:
 
 
 def train_denoiser(
-    folder: Path, steps: int = 2400, scenes: int = SCENES, size: int = 48
+    folder: Path, steps: int = 5600, scenes: int = SCENES, size: int = 48
 ) -> Denoiser:
     """Train the UNet and the text encoder to predict the noise in latents of training scenes.
 
     One caption in ten is empty, for classifier-free guidance; one in ten is brief, naming only
-    colours and shapes.  The loss is weighted by min(SNR, 5)/SNR (Hang et al. 2023, 2303.09556).
+    colours and shapes.  Three in four name the thing on the left first: with even odds, sides
+    would be the parity of two words, which training did not begin to learn in 2,400 steps.
+    The weight of the error of x_0 is the signal-to-noise ratio between 0.1 and 5: the upper bound
+    is min-SNR (Hang et al. 2023, 2303.09556); the lower keeps the noisiest steps in play, where
+    a sample's layout is settled.
     """
     cache = folder / "latents.pt"
     if not cache.exists():
@@ -206,20 +211,28 @@ def train_denoiser(
     latents = torch.load(cache, weights_only=True)
     words = tokenizer()
     drawn = [draw(seed) for seed in TRAIN_SEEDS[: len(latents)]]
-    texts = [[caption(s) for s in drawn], [caption(s, brief=True) for s in drawn], [""]]
-    full, brief, empty = (
-        words(text, padding="max_length", return_tensors="pt").input_ids for text in texts
+    ordered = [replace(scene, right_first=False) for scene in drawn]
+
+    def tokens_of(texts: list[str]) -> Tensor:
+        return words(texts, padding="max_length", return_tensors="pt").input_ids
+
+    full, brief = (
+        torch.stack([tokens_of([caption(s, short) for s in part]) for part in (drawn, ordered)])
+        for short in (False, True)
     )
+    empty = tokens_of([""])
     noiser = DDPMScheduler.from_config(stable_diffusion_schedule().config)
     signal = noiser.alphas_cumprod / (1 - noiser.alphas_cumprod)
-    weight = signal.clamp(max=5) / signal
+    weight = signal.clamp(0.1, 5) / signal
 
     def loss(network: Denoiser, generator: torch.Generator) -> Tensor:
         index = torch.randint(len(latents), (size,), generator=generator)
         x = latents[index]
         t = torch.randint(1000, (size,), generator=generator)
         luck = torch.rand(size, 1, generator=generator)
-        tokens = torch.where(luck < 0.1, empty, torch.where(luck < 0.2, brief[index], full[index]))
+        order = torch.randint(2, (size,), generator=generator)
+        named = torch.where(luck < 0.2, brief[order, index], full[order, index])
+        tokens = torch.where(luck < 0.1, empty, named)
         noise = torch.randn(x.shape, generator=generator)
         x = noiser.add_noise(x, noise, t).contiguous(memory_format=torch.channels_last)
         error = (network(x, t, tokens).float() - noise).square().mean((1, 2, 3))
