@@ -101,14 +101,21 @@ def test_reader_reads_what_the_auto_encoder_keeps(scenes, reader, drawn):
     assert agreement(reader, decoded, map(answers, drawn[:20])) >= 0.95
 
 
-def test_samples_follow_their_prompts_as_well_as_the_card_says(scenes, reader, drawn):
+def test_samples_follow_their_prompts(scenes, reader, drawn):
     wanted = drawn[:24]
-    condition = conditions(scenes, [caption(scene) for scene in wanted], guidance_scale=5.0)
+    condition = conditions(scenes, [caption(scene) for scene in wanted], guidance_scale=7.5)
     samples = scenes.sample(condition, 25, torch.Generator().manual_seed(0), count=24)
+    assert agreement(reader, scenes.decode(samples), map(answers, wanted)) >= 0.9
+
+
+def test_the_card_tells_what_was_measured(scenes):
     measures = json.loads((EMBEDDED / "measures.json").read_text())
-    measured = agreement(reader, scenes.decode(samples), map(answers, wanted))
-    # Of 24 prompts, each right or wrong as a whole, the share strays by some 0.05.
-    assert measured >= measures["prompt following at w = 5: all"] - 0.1
+    card = (EMBEDDED / "README.md").read_text()
+    assert measures["scenes"] == 500 and "on 500 held-out scenes" in card
+    assert measures["vae psnr"] >= 32 and measures["reader on renders"] >= 0.99
+    for w in ("3", "7.5"):
+        share = measures[f"prompt following at w = {w}: all"]
+        assert share >= 0.9 and f"| {share:.1%} |" in card
 
 
 def test_weights_are_an_ordinary_checkpoint(scenes):
