@@ -29,19 +29,21 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 
-def move(x: Tensor, eps: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def move(x: Tensor, eps: Tensor, a: Tensor, b: Tensor, s: float | Tensor = 0.0) -> Tensor:
     """Move a latent from noise level `a` to noise level `b` along the noise `eps`.
 
     One formula serves both directions: it removes noise where b > a and adds noise where b < a.
-    In y = x/√ᾱ it reads y ← y + (σ_b − σ_a)·ε.
+    In y = x/√ᾱ it reads y ← y + (σ_b − σ_a)·ε.  A step down that will be followed by fresh noise
+    of standard deviation `s` leaves room for it; this is then the step's mean.
 
     Args:
         x, eps: latents [B, C, H, W].
         a, b: cumulative alphas in (0, 1], scalars.
+        s: 0 for DDIM; at most √(1 − b).
 
-    Source: DDIM (Song et al. 2021, 2010.02502), eq. 12 with η = 0.
+    Source: DDIM (Song et al. 2021, 2010.02502), eq. 12, whose σ_t is s.
     """
-    return (b / a).sqrt() * x + ((1 - b).sqrt() - (b * (1 - a) / a).sqrt()) * eps
+    return (b / a).sqrt() * x + ((1 - b - s**2).sqrt() - (b * (1 - a) / a).sqrt()) * eps
 
 
 def noise_of(output: Tensor, x: Tensor, a: Tensor, prediction_type: str) -> Tensor:
@@ -126,9 +128,23 @@ class Grid:
         """Noise levels σ = √((1 − ᾱ)/ᾱ) [N + 1]."""
         return ((1 - self.alphas) / self.alphas).sqrt()
 
-    def move(self, x: Tensor, eps: Tensor, start: int, end: int) -> Tensor:
-        """Move a latent from node `start` to node `end` along `eps`."""
-        return move(x, eps, self.alphas[start], self.alphas[end])
+    def move(
+        self, x: Tensor, eps: Tensor, start: int, end: int, s: float | Tensor = 0.0
+    ) -> Tensor:
+        """Move a latent from node `start` to node `end` along `eps`; see `move`."""
+        return move(x, eps, self.alphas[start], self.alphas[end], s)
+
+    def spread(self, i: int) -> Tensor:
+        """Standard deviation of the noise in a DDPM step from node i to node i − 1.
+
+        Source: DDIM (Song et al. 2021, 2010.02502), eq. 16 with η = 1.
+        """
+        a, b = self.alphas[i], self.alphas[i - 1]
+        return ((1 - b) / (1 - a) * (1 - a / b)).sqrt()
+
+    def noised(self, x: Tensor, noise: Tensor, i: int) -> Tensor:
+        """Bring clean latents to node i with fresh noise: √ᾱ·x + √(1 − ᾱ)·noise."""
+        return self.alphas[i].sqrt() * x + (1 - self.alphas[i]).sqrt() * noise
 
     def up(self) -> Iterable[int]:
         """The nodes where the steps from the image to noise arrive, 1…N, with a progress bar."""

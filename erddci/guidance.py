@@ -78,7 +78,11 @@ def guide(predict: Predict, x: Tensor, t: Tensor, condition: Condition) -> Tenso
     if w == 0:
         return predict(x, t, null)
     both = predict(torch.cat([x, x]), torch.cat([t, t]), torch.cat([null, text]))
-    unconditional, conditional = both.chunk(2)
+    return guided(*both.chunk(2), w)
+
+
+def guided(unconditional: Tensor, conditional: Tensor, w: float) -> Tensor:
+    """Guided noise ε_u + w(ε_c − ε_u) of two predictions [B, C, H, W]."""
     return unconditional + w * (conditional - unconditional)
 
 

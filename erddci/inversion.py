@@ -7,19 +7,23 @@ A method is a pair of functions of one shape:
 
 Both return a `Trajectory`.  A method sees a model only as ``model(x, t, condition) -> ε``;
 guidance is the condition's business, noise levels are the grid's.  The symbols are those of
-`erddci.grid`.
+`erddci.grid`; `METHODS` says of each method what it costs, what it keeps and how exact it is.
+
+Samples of a batch never influence each other, whatever a method iterates or optimises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from erddci.grid import Grid
-from erddci.guidance import Condition, Denoiser
+from erddci.guidance import Condition, Denoiser, guided
 from erddci.trajectory import Trajectory
 
 # A step from node i − 1 to node i cannot ask for the noise at x_i, which it does not have yet.
@@ -53,6 +57,386 @@ def ddim_back(model: Denoiser, path: Trajectory, condition: Condition) -> Trajec
         eps = model(x, grid.t[i], condition)
         x = grid.move(x, eps, i, i - 1)
         xs.append(x)
+    return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
+
+
+def fixed_point(
+    model: Denoiser, x: Tensor, condition: Condition, grid: Grid, *, rounds: int = 10
+) -> Trajectory:
+    """Fixed-point inversion: solve x_i = move(x_{i−1}, ε(x_i, t_i)), which DDIM's way back undoes.
+
+    `rounds` substitutions a step; one round is DDIM inversion.  Where guidance makes the step no
+    contraction, rounds do not converge.
+
+    Source: the implicit step that AIDI (Pan et al. 2023, 2309.04907) starts from.
+    """
+    _check_rounds(rounds)
+    xs = [x]
+    for i in grid.up():
+        start = x
+        for _ in range(rounds):
+            x = grid.move(start, model(x, grid.t[i], condition), i - 1, i)
+        xs.append(x)
+    return Trajectory(grid, torch.stack(xs), condition)
+
+
+def aidi(
+    model: Denoiser,
+    x: Tensor,
+    condition: Condition,
+    grid: Grid,
+    *,
+    rounds: int = 5,
+    mixing: str = "anderson",
+    window: int = 3,
+) -> Trajectory:
+    """Accelerated fixed-point inversion: each round mixes the last few.
+
+    `mixing` is "anderson" (AIDI_A, over `window` rounds) or "average" (AIDI_E, of two rounds).
+
+    Source: AIDI (Pan et al. 2023, 2309.04907).
+    """
+    if mixing not in MIXINGS:
+        raise ValueError(f"expected mixing to be one of {', '.join(MIXINGS)}, got {mixing!r}")
+    _check_rounds(rounds)
+    xs = [x]
+    for i in grid.up():
+        start, asked, answers = x, [x], []
+        for _ in range(rounds):
+            eps = model(asked[-1], grid.t[i], condition)
+            answers.append(grid.move(start, eps, i - 1, i))
+            asked.append(MIXINGS[mixing](asked[-window:], answers[-window:]))
+        x = asked[-1]
+        xs.append(x)
+    return Trajectory(grid, torch.stack(xs), condition)
+
+
+def renoise(
+    model: Denoiser,
+    x: Tensor,
+    condition: Condition,
+    grid: Grid,
+    *,
+    rounds: int = 1,
+    average: int = 2,
+) -> Trajectory:
+    """ReNoise: renoise the same latent `rounds` times, then step along a mean of the noises.
+
+    The mean is over the last `average` of the rounds + 1 predictions.  The paper's regulariser of
+    that noise, which serves editing, is left out.
+
+    Source: ReNoise (Garibi et al. 2024, 2403.14602).
+    """
+    xs = [x]
+    for i in grid.up():
+        start, noises = x, []
+        for _ in range(rounds + 1):
+            noises.append(model(x, grid.t[i], condition))
+            x = grid.move(start, noises[-1], i - 1, i)
+        x = grid.move(start, torch.stack(noises[-average:]).mean(0), i - 1, i)
+        xs.append(x)
+    return Trajectory(grid, torch.stack(xs), condition)
+
+
+def spdinv(
+    model: Denoiser,
+    x: Tensor,
+    condition: Condition,
+    grid: Grid,
+    *,
+    rounds: int = 25,
+    learning_rate: float = 1e-3,
+    tolerance: float = 5e-6,
+) -> Trajectory:
+    """SPDInv: descend on the squared gap of the fixed point, by gradients through the network.
+
+    Each step starts from DDIM inversion's and stops below `tolerance` (mean square) or after
+    `rounds`.  Walk back with `negative_prompt_back`, as the authors do.
+
+    Source: SPDInv (Li et al. 2024, 2403.11105).
+    """
+
+    def gap(z: Tensor, start: Tensor, i: int) -> Tensor:
+        landed = grid.move(start, model(z, grid.t[i], condition), i - 1, i)
+        return (z - landed).square().flatten(1).mean(1)
+
+    xs = [x]
+    for i in grid.up():
+        z = grid.move(x, model(x, grid.t[i], condition), i - 1, i)
+        x = _descend(z, partial(gap, start=x, i=i), rounds, learning_rate, tolerance)
+        xs.append(x)
+    return Trajectory(grid, torch.stack(xs), condition)
+
+
+def null_text(
+    model: Denoiser,
+    x: Tensor,
+    condition: Condition,
+    grid: Grid,
+    *,
+    rounds: int = 10,
+    learning_rate: float = 1e-2,
+    tolerance: float = 1e-5,
+) -> Trajectory:
+    """Null-text inversion: DDIM inversion at w = 1, then a null embedding for each step at w.
+
+    Each embedding is optimised until the guided step from where the last one led lands on the
+    inverted path; `kept["null"][i − 1]` is that of the step from node i.  Rate and tolerance
+    change along the walk as in the authors' code.  The condition's own w is optimised for.
+
+    Source: null-text inversion (Mokady et al. 2022, 2211.09794).
+    """
+    path, w = ddim(model, x, condition.at(1), grid), condition.guidance_scale
+
+    def step(null: Tensor, x: Tensor, eps: Tensor, i: int) -> Tensor:
+        unconditional = model(x, grid.t[i], replace(condition, null=null).at(0))
+        return grid.move(x, guided(unconditional, eps, w), i, i - 1)
+
+    def miss(null: Tensor, x: Tensor, eps: Tensor, i: int) -> Tensor:
+        return (step(null, x, eps, i) - path.xs[i - 1]).square().flatten(1).mean(1)
+
+    x, null = path.noise, condition.null.expand(len(x), -1, -1)
+    nulls = [null] * grid.steps  # what they stay at w = 1, where they have no say
+    for i in grid.down() if w != 1 else ():
+        here = {"x": x, "eps": model(x, grid.t[i], condition.at(1)), "i": i}
+        done = 1 - i / grid.steps
+        rate, enough = learning_rate * (1 - done / 2), tolerance * (1 + 100 * done)
+        null = nulls[i - 1] = _descend(null, partial(miss, **here), rounds, rate, enough)
+        x = step(null, **here)
+    return replace(path, condition=condition, kept={"null": torch.stack(nulls)})
+
+
+def null_text_back(model: Denoiser, path: Trajectory, condition: Condition) -> Trajectory:
+    """DDIM sampling in which every step has its own null embedding."""
+    grid, x = path.grid, path.noise
+    xs = [x]
+    for i in grid.down():
+        eps = model(x, grid.t[i], replace(condition, null=path.kept["null"][i - 1]))
+        x = grid.move(x, eps, i, i - 1)
+        xs.append(x)
+    return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
+
+
+def negative_prompt(
+    model: Denoiser, x: Tensor, condition: Condition, grid: Grid, *, asks: str = "target"
+) -> Trajectory:
+    """Negative-prompt inversion: DDIM inversion at w = 1, whatever the condition's w.
+
+    Source: negative-prompt inversion (Miyake et al. 2023, 2305.16807).
+    """
+    return ddim(model, x, condition.at(1), grid, asks=asks)
+
+
+def negative_prompt_back(model: Denoiser, path: Trajectory, condition: Condition) -> Trajectory:
+    """DDIM sampling with the source prompt in place of the null one.
+
+    Under the source prompt both rows of guidance agree, so every w walks as w = 1 does.
+    """
+    return ddim_back(model, path, replace(condition, null=path.condition.text))
+
+
+def proximal_back(
+    model: Denoiser,
+    path: Trajectory,
+    condition: Condition,
+    *,
+    quantile: float = 0.7,
+    below: int = 400,
+    reach: int = 1,
+) -> Trajectory:
+    """Negative-prompt sampling that is guided only where guidance is strong.
+
+    Of the difference that guidance scales, entries below the `quantile` of its magnitude are set
+    to zero.  Below timestep `below`, the latents away from all others (by `reach` latent pixels)
+    are put back on the inverted path, so under the source prompt the walk ends on it.
+
+    Source: ProxEdit (Han et al. 2023, 2306.05414), with hard thresholds.
+    """
+    grid, x, w = path.grid, path.noise, condition.guidance_scale
+    xs = [x]
+    for i in grid.down():
+        source = model(x, grid.t[i], path.condition.at(1))
+        difference = model(x, grid.t[i], condition.at(1)) - source
+        size = difference.abs().flatten(1)
+        strong = size > size.quantile(quantile, dim=1, keepdim=True)
+        strong = strong.reshape(x.shape).to(x)
+        x = grid.move(x, guided(source, source + strong * difference, w), i, i - 1)
+        if grid.t[i] < below:
+            near = F.max_pool2d(strong, 2 * reach + 1, stride=1, padding=reach)
+            x = torch.where(near > 0, x, path.xs[i - 1])
+        xs.append(x)
+    return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
+
+
+def direct(
+    model: Denoiser, x: Tensor, condition: Condition, grid: Grid, *, asks: str = "target"
+) -> Trajectory:
+    """Direct (PnP) Inversion: DDIM inversion at w = 1, and what each guided step misses it by.
+
+    `kept["offset"][i − 1]` is added after the step from node i.
+
+    Source: Direct Inversion (Ju et al. 2023, 2310.01506).
+    """
+    path, offsets = ddim(model, x, condition.at(1), grid, asks=asks), []
+    x = path.noise
+    for i in grid.down():
+        x = grid.move(x, model(x, grid.t[i], condition), i, i - 1)
+        offsets.append(path.xs[i - 1] - x)
+        x = x + offsets[-1]  # as the way back will find it, to the last bit
+    kept = {"offset": torch.stack(offsets[::-1])}
+    return replace(path, condition=condition, kept=kept)
+
+
+def direct_back(model: Denoiser, path: Trajectory, condition: Condition) -> Trajectory:
+    """DDIM sampling, put back on the inverted path by an offset after every step."""
+    grid, x = path.grid, path.noise
+    xs = [x]
+    for i in grid.down():
+        x = grid.move(x, model(x, grid.t[i], condition), i, i - 1)
+        x = x + path.kept["offset"][i - 1]
+        xs.append(x)
+    return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
+
+
+def edit_friendly(
+    model: Denoiser,
+    x: Tensor,
+    condition: Condition,
+    grid: Grid,
+    *,
+    generator: torch.Generator | None = None,
+) -> Trajectory:
+    """Edit-friendly DDPM inversion: noise the image at every node anew, and keep what is missed.
+
+    The nodes' noises are independent draws (of `generator`, a CPU generator; seed 0 if there is
+    none), the same for all samples.  `kept["map"][i − 1]` is what the mean of the DDPM step from
+    node i leaves to node i − 1: the step's noise map times its standard deviation.
+
+    Source: edit-friendly DDPM noise space (Huberman-Spiegelglas et al. 2023, 2304.06140).
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    noise = torch.randn(grid.steps, 1, *x.shape[1:], generator=generator, dtype=torch.float64)
+    xs = torch.stack([x, *(grid.noised(x, n.to(x), i) for i, n in enumerate(noise, 1))])
+    x, maps = xs[-1], []
+    for i in grid.down():
+        mean = grid.move(x, model(x, grid.t[i], condition), i, i - 1, grid.spread(i))
+        maps.append(xs[i - 1] - mean)
+        x = mean + maps[-1]  # as the way back will find it, to the last bit
+    return Trajectory(grid, xs, condition, {"map": torch.stack(maps[::-1])})
+
+
+def edit_friendly_back(model: Denoiser, path: Trajectory, condition: Condition) -> Trajectory:
+    """DDPM sampling with the kept noise maps in place of fresh noise."""
+    grid, x = path.grid, path.noise
+    xs = [x]
+    for i in grid.down():
+        mean = grid.move(x, model(x, grid.t[i], condition), i, i - 1, grid.spread(i))
+        x = mean + path.kept["map"][i - 1]
+        xs.append(x)
+    return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
+
+
+def edict(
+    model: Denoiser, x: Tensor, condition: Condition, grid: Grid, *, p: float = 0.93
+) -> Trajectory:
+    """EDICT: two chains that move each other, an affine coupling, and are mixed by `p`.
+
+    `xs` is one chain, `kept["y"]` the other; both start at the image.  Undoing the mixing divides
+    by p twice a step, which makes float errors grow.
+
+    Source: EDICT (Wallace et al. 2022, 2211.12446).
+    """
+    if not 0 < p <= 1:
+        raise ValueError(f"expected p in (0, 1], got {p}: undoing the mixing divides by it")
+    pairs = [torch.stack([x, x])]
+    for i in grid.up():
+        x, y = _turn(pairs[-1], i)
+        y = (y - (1 - p) * x) / p
+        x = (x - (1 - p) * y) / p
+        y = grid.move(y, model(x, grid.t[i], condition), i - 1, i)
+        x = grid.move(x, model(y, grid.t[i], condition), i - 1, i)
+        pairs.append(_turn(torch.stack([x, y]), i))
+    xs, ys = torch.stack(pairs, dim=1)
+    return Trajectory(grid, xs, condition, {"y": ys, "p": torch.tensor(p, dtype=torch.float64)})
+
+
+def edict_back(model: Denoiser, path: Trajectory, condition: Condition) -> Trajectory:
+    """Undo `edict` step by step: the same calls in reverse order."""
+    grid, p = path.grid, path.kept["p"]
+    pairs = [torch.stack([path.noise, path.kept["y"][-1]])]
+    for i in grid.down():
+        x, y = _turn(pairs[-1], i)
+        x = grid.move(x, model(y, grid.t[i], condition), i, i - 1)
+        y = grid.move(y, model(x, grid.t[i], condition), i, i - 1)
+        x = p * x + (1 - p) * y
+        y = p * y + (1 - p) * x
+        pairs.append(_turn(torch.stack([x, y]), i))
+    xs, ys = torch.stack(pairs[::-1], dim=1)
+    return replace(path, xs=xs, condition=condition, kept={**path.kept, "y": ys})
+
+
+def _turn(pair: Tensor, i: int) -> Tensor:
+    # EDICT's chains take turns to go first.
+    return pair.flip(0) if i % 2 else pair
+
+
+def bdia(
+    model: Denoiser, x: Tensor, condition: Condition, grid: Grid, *, gamma: float = 1.0
+) -> Trajectory:
+    """BDIA: a two-step formula, symmetric in time, that determines either end from the other two.
+
+    `gamma` is how much of the last step's asymmetry is undone, in [0, 1]: 0 is DDIM, which
+    cannot be undone.
+
+    Source: BDIA (Zhang et al. 2023, 2307.10829).
+    """
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"expected gamma in [0, 1], got {gamma}")
+    return _two_step(
+        model, x, condition, grid, torch.full((grid.steps,), gamma, dtype=torch.float64)
+    )
+
+
+def belm(model: Denoiser, x: Tensor, condition: Condition, grid: Grid) -> Trajectory:
+    """O-BELM: the two-step formula whose weights make its local error of third order.
+
+    It is BDIA with γ_i = (h_i/h_{i+1})²·√(ᾱ_{i−1}/ᾱ_{i+1}), where h_i = σ_i − σ_{i−1}.
+
+    Source: BELM (Wang et al. 2024, 2410.07273).
+    """
+    h, root = grid.sigmas.diff(), grid.alphas.sqrt()
+    gamma = (h[:-1] / h[1:]) ** 2 * root[:-2] / root[2:]
+    return _two_step(model, x, condition, grid, torch.cat([torch.zeros(1), gamma]))
+
+
+def _two_step(
+    model: Denoiser, x: Tensor, condition: Condition, grid: Grid, gamma: Tensor
+) -> Trajectory:
+    """Solve x_{i−1} = x_{i→i−1} + γ_i(x_{i+1} − x_{i→i+1}) for x_{i+1}, node by node.
+
+    x_{i→j} is the DDIM step from x_i along ε(x_i, t_i).  Where γ_i is 0, and from the image, there
+    is nothing to solve and x_{i→i+1} is taken.
+    """
+    xs = [x]
+    for n in grid.up():
+        i, x = n - 1, xs[-1]
+        eps = model(x, grid.t[i], condition)
+        step = grid.move(x, eps, i, n)
+        if gamma[i] != 0 and i > 0:
+            step = step + (xs[i - 1] - grid.move(x, eps, i, i - 1)) / gamma[i]
+        xs.append(step)
+    return Trajectory(grid, torch.stack(xs), condition, {"gamma": gamma})
+
+
+def two_step_back(model: Denoiser, path: Trajectory, condition: Condition) -> Trajectory:
+    """Walk BDIA's or O-BELM's formula down from the last two latents of the path."""
+    grid, gamma = path.grid, path.kept["gamma"]
+    xs = [path.xs[-1], path.xs[-2]]
+    for i in range(grid.steps - 1, 0, -1):
+        above, x = xs[-2:]
+        eps = model(x, grid.t[i], condition)
+        excess = above - grid.move(x, eps, i, i + 1)
+        xs.append(grid.move(x, eps, i, i - 1) + gamma[i] * excess)
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
 
@@ -99,38 +483,222 @@ def dual_chain_back(model: Denoiser, path: Trajectory, condition: Condition) -> 
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
 
+def _descend(
+    start: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    rounds: int,
+    learning_rate: float,
+    tolerance: float,
+) -> Tensor:
+    """Lower a loss per sample [B] by Adam, each sample until it is below `tolerance`.
+
+    Returns:
+        of each sample the best value met, which may be the start.
+    """
+    value, best = start.clone().requires_grad_(), start.clone()
+    lowest = torch.full((len(start),), torch.inf).to(start)
+    adam = torch.optim.Adam([value], learning_rate)
+    with torch.enable_grad():
+        for n in range(rounds + 1):
+            losses = loss(value)
+            better = losses < lowest
+            lowest, best[better] = losses.detach().minimum(lowest), value.detach()[better]
+            if n == rounds or (lowest < tolerance).all():
+                break
+            adam.zero_grad()
+            losses.sum().backward()
+            adam.step()
+            value.data[lowest < tolerance] = best[lowest < tolerance]
+    return best
+
+
+def _average(asked: Sequence[Tensor], answers: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(answers[-2:])).mean(0)
+
+
+def _anderson(asked: Sequence[Tensor], answers: Sequence[Tensor]) -> Tensor:
+    """Mix answers by the weights, summing to 1, that make the mixed residual least."""
+    residuals = torch.stack([g - z for z, g in zip(asked, answers, strict=True)], 1).flatten(2)
+    gram = residuals @ residuals.mT  # [B, m, m]
+    size = gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+    # A floor of rounding size keeps the system solvable when residuals align or vanish.
+    gram = gram + (1e-10 * size + torch.finfo(gram.dtype).tiny) * torch.eye(gram.shape[1]).to(gram)
+    weights = torch.linalg.solve(gram / gram.amax((1, 2), True), torch.ones_like(gram[..., :1]))
+    weights = weights / weights.sum(1, keepdim=True)  # [B, m, 1]
+    return (weights[..., None, None] * torch.stack(list(answers), 1)).sum(1)
+
+
+MIXINGS = {"anderson": _anderson, "average": _average}
+
+
 @dataclass(frozen=True)
 class Method:
     """A method's two functions and what is to be known of it.
 
-    `reversible` is "approximate", "exact" (an invertible map) or "exact given the stored chain".
-    `calls` gives the network calls up and back for N steps with the options in `options`.
+    Args:
+        up, back: the walk to noise and the walk back.
+        reversible: "approximate", "exact" (an invertible map) or "exact given what is stored".
+        guided: whether `up` is meant for the w of the way back; if not, for w = 1.
+        stores: what the way back needs beside the noise.
+        rows: network rows up and back for N steps, with the default options, if a guided call
+            costs g rows (1 at w = 1, else 2); of methods that optimise, at most, and their
+            gradients' backward passes come on top.
+        source: the paper.
+        licence: of the authors' code, as far as it is known to us.
     """
 
     up: Callable[..., Trajectory]
     back: Callable[[Denoiser, Trajectory, Condition], Trajectory]
     reversible: str
+    guided: bool
     stores: str
-    calls: Callable[[int], tuple[int, int]]
+    rows: Callable[[int, int], tuple[int, int]]
     source: str
+    licence: str
 
+
+STORED = "exact given what is stored"
 
 METHODS = {
     "ddim": Method(
         ddim,
         ddim_back,
         reversible="approximate",
+        guided=False,
         stores="nothing",
-        calls=lambda n: (n, n),
+        rows=lambda n, g: (n, g * n),
         source="Song et al. 2021, arXiv 2010.02502",
+        licence="MIT",
+    ),
+    "fixed-point": Method(
+        fixed_point,
+        ddim_back,
+        reversible="approximate",
+        guided=True,
+        stores="nothing",
+        rows=lambda n, g: (10 * g * n, g * n),
+        source="as in Pan et al. 2023, arXiv 2309.04907",
+        licence="none",
+    ),
+    "aidi": Method(
+        aidi,
+        ddim_back,
+        reversible="approximate",
+        guided=True,
+        stores="nothing",
+        rows=lambda n, g: (5 * g * n, g * n),
+        source="Pan et al. 2023, arXiv 2309.04907",
+        licence="no code published",
+    ),
+    "renoise": Method(
+        renoise,
+        ddim_back,
+        reversible="approximate",
+        guided=True,
+        stores="nothing",
+        rows=lambda n, g: (2 * g * n, g * n),
+        source="Garibi et al. 2024, arXiv 2403.14602",
+        licence="none",
+    ),
+    "spdinv": Method(
+        spdinv,
+        negative_prompt_back,
+        reversible="approximate",
+        guided=False,
+        stores="nothing",
+        rows=lambda n, g: (27 * n, g * n),
+        source="Li et al. 2024, arXiv 2403.11105",
+        licence="none",
+    ),
+    "null-text": Method(
+        null_text,
+        null_text_back,
+        reversible="approximate",
+        guided=True,
+        stores="N null embeddings",
+        rows=lambda n, g: (n if g == 1 else 14 * n, g * n),
+        source="Mokady et al. 2022, arXiv 2211.09794",
+        licence="Apache-2.0",
+    ),
+    "negative-prompt": Method(
+        negative_prompt,
+        negative_prompt_back,
+        reversible="approximate",
+        guided=False,
+        stores="nothing",
+        rows=lambda n, g: (n, g * n),
+        source="Miyake et al. 2023, arXiv 2305.16807",
+        licence="no code published",
+    ),
+    "proximal": Method(
+        negative_prompt,
+        proximal_back,
+        reversible="approximate",
+        guided=False,
+        stores="N + 1 latents",
+        rows=lambda n, g: (n, 2 * n),
+        source="Han et al. 2023, arXiv 2306.05414",
+        licence="Apache-2.0",
+    ),
+    "direct": Method(
+        direct,
+        direct_back,
+        reversible=STORED,
+        guided=True,
+        stores="N offsets",
+        rows=lambda n, g: (n + g * n, g * n),
+        source="Ju et al. 2023, arXiv 2310.01506",
+        licence="none",
+    ),
+    "edit-friendly": Method(
+        edit_friendly,
+        edit_friendly_back,
+        reversible=STORED,
+        guided=True,
+        stores="N noise maps",
+        rows=lambda n, g: (g * n, g * n),
+        source="Huberman-Spiegelglas et al. 2023, arXiv 2304.06140",
+        licence="MIT",
+    ),
+    "edict": Method(
+        edict,
+        edict_back,
+        reversible="exact",
+        guided=True,
+        stores="a second latent",
+        rows=lambda n, g: (2 * g * n, 2 * g * n),
+        source="Wallace et al. 2022, arXiv 2211.12446",
+        licence="BSD-3-Clause",
+    ),
+    "bdia": Method(
+        bdia,
+        two_step_back,
+        reversible="exact",
+        guided=True,
+        stores="a second latent",
+        rows=lambda n, g: (g * n, g * (n - 1)),
+        source="Zhang et al. 2023, arXiv 2307.10829",
+        licence="none",
+    ),
+    "belm": Method(
+        belm,
+        two_step_back,
+        reversible="exact",
+        guided=True,
+        stores="a second latent",
+        rows=lambda n, g: (g * n, g * (n - 1)),
+        source="Wang et al. 2024, arXiv 2410.07273",
+        licence="MIT",
     ),
     "dual-chain": Method(
         dual_chain,
         dual_chain_back,
-        reversible="exact given the stored chain",
+        reversible=STORED,
+        guided=False,
         stores="N + 1 latents and N noises",
-        calls=lambda n: (2 * n, 0),
+        rows=lambda n, g: (2 * n, 0 if g == 1 else g * n),
         source="Dai et al. 2024, arXiv 2410.14247",
+        licence="Apache-2.0",
     ),
 }
 
@@ -194,6 +762,11 @@ def _method(name: str) -> Method:
     if name not in METHODS:
         raise ValueError(f"unknown method {name!r}: expected one of {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def _check_rounds(rounds: int) -> None:
+    if rounds < 1:
+        raise ValueError(f"expected at least one round, got {rounds}")
 
 
 def _lag(asks: str) -> int:

@@ -40,7 +40,7 @@ class Mixture:
         self.name = f"mixture of {', '.join(means)}"
 
     def condition(self, prompt: str = "", guidance_scale: float = 1.0) -> Condition:
-        """Encode a prompt as the weights of the components [1, 1, K].
+        """Encode a prompt as the log-weights of the components [1, 1, K].
 
         Raises:
             ValueError: a word names no component.
@@ -54,8 +54,8 @@ class Mixture:
         text = torch.tensor(chosen, dtype=torch.float64)
         everything = torch.ones_like(text)
         return Condition(
-            (text / text.sum())[None, None],
-            (everything / everything.sum())[None, None],
+            text.log()[None, None],
+            everything.log()[None, None],
             guidance_scale,
             prompt,
         )
@@ -73,13 +73,13 @@ class Mixture:
         alpha = self.schedule.alphas_cumprod[t].double()[:, None]  # [B, 1]
         variance = alpha * self.spread**2 + 1 - alpha
         away = x.flatten(1)[:, None] - alpha[..., None].sqrt() * self.means  # [B, K, D]
-        weight = text[:, 0].log() - away.square().sum(2) / (2 * variance)  # [B, K]
+        weight = text[:, 0] - away.square().sum(2) / (2 * variance)  # [B, K]
         mean = (weight.softmax(1)[..., None] * away).sum(1)  # [B, D]
         return ((1 - alpha).sqrt() * mean / variance).reshape(x.shape).to(x.dtype)
 
     def sample(self, count: int, prompt: str, generator: torch.Generator) -> Tensor:
         """Draw points [count, D, 1, 1] of the prompted components, straight from the mixture."""
-        weights = self.condition(prompt).text[0, 0]
+        weights = self.condition(prompt).text[0, 0].exp()
         which = torch.multinomial(weights, count, replacement=True, generator=generator)
         noise = torch.randn(count, self.means.shape[1], generator=generator, dtype=torch.float64)
         return (self.means[which] + self.spread * noise)[..., None, None]

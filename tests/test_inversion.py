@@ -9,10 +9,18 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler
 
 import erddci
 from erddci import METHODS, Trajectory, invert, reconstruct
+from erddci.toy import Mixture
 
 ASKS = ("target", "source")
 PROMPT = "a small red matte cube on a teal floor"
 EXACT = [name for name, method in METHODS.items() if method.reversible != "approximate"]
+OPTIONS = [
+    *[(name, {}) for name in METHODS],
+    *[(name, {"asks": "source"}) for name in ("ddim", "direct", "dual-chain")],
+    ("aidi", {"mixing": "average"}),
+    ("bdia", {"gamma": 0.7}),
+]
+EXACT_OPTIONS = [(name, options) for name, options in OPTIONS if name in EXACT]
 
 
 def there_and_back(model, x, condition, method="dual-chain", steps=10, **options):
@@ -74,22 +82,30 @@ def test_original_chain_is_ddim_inversion(toy, points, asks):
 
 @pytest.mark.parametrize("w", [1, 0, 7.5, -2])
 @pytest.mark.parametrize("steps", [1, 2, 50])
-@pytest.mark.parametrize("asks", ASKS)
-@pytest.mark.parametrize("method", EXACT)
-def test_exact_methods_return_to_the_point(toy, points, method, asks, steps, w):
-    path, back = there_and_back(toy, points, toy.condition("left", w), method, steps, asks=asks)
+@pytest.mark.parametrize(("method", "options"), EXACT_OPTIONS)
+def test_exact_methods_return_to_the_point(toy, points, method, options, steps, w):
+    path, back = there_and_back(toy, points, toy.condition("left", w), method, steps, **options)
     assert torch.equal(path.image, points)
     # The chain leaves the unit scale under strong guidance, and float64 is exact up to scale.
     assert path.drift(back).max() < 1e-10 * max(1, path.xs.abs().max())
 
 
+@pytest.mark.parametrize("w", [1, 7.5])
 @pytest.mark.parametrize("prompt", [PROMPT, ""])
-@pytest.mark.parametrize("asks", ASKS)
-@pytest.mark.parametrize("method", EXACT)
-def test_exact_methods_return_to_the_latent(tiny64, latents, method, asks, prompt):
-    condition = tiny64.condition(prompt)
-    path, back = there_and_back(tiny64, latents, condition, method, asks=asks)
-    assert path.drift(back).max() < 1e-10
+@pytest.mark.parametrize(("method", "options"), EXACT_OPTIONS)
+def test_exact_methods_return_to_the_latent(tiny64, latents, method, options, prompt, w):
+    condition = tiny64.condition(prompt, guidance_scale=w)
+    path, back = there_and_back(tiny64, latents, condition, method, **options)
+    assert path.drift(back).max() < 1e-10 * max(1, path.xs.abs().max())
+
+
+@pytest.mark.parametrize("w", [1, 0, 7.5, -2])
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in EXACT])
+def test_other_methods_walk_at_any_guidance_in_few_steps(tiny, latents, method, steps, w):
+    condition = tiny.condition("", guidance_scale=w)
+    path, back = there_and_back(tiny, latents, condition, method, steps)
+    assert path.xs.isfinite().all() and back.xs.isfinite().all()
 
 
 @pytest.mark.parametrize(("network", "limit"), [("tiny", 1e-4), ("tiny64", 1e-10)])
@@ -145,6 +161,216 @@ def test_error_under_guidance_is_the_sum_of_guided_differences(toy, points, asks
     assert error.abs().max() > 0.1
 
 
+# Each method by what its paper states.
+
+
+def slope(steps, errors):
+    """Exponents p of errors ~ steps**p, one for each column of errors [len(steps), K]."""
+    times = torch.tensor(steps).double().log()
+    basis = torch.stack([times, torch.ones(len(steps)).double()], 1)
+    return torch.linalg.lstsq(basis, errors.log()).solution[0]
+
+
+def test_one_round_of_fixed_point_is_ddim_and_many_satisfy_its_equation(toy, points):
+    condition = toy.condition("left")
+    once = invert(toy, points, condition, "fixed-point", 20, rounds=1)
+    assert torch.equal(once.xs, invert(toy, points, condition, "ddim", 20).xs)
+
+    def gap(method, rounds, **options):
+        path = invert(toy, points, condition, method, 20, rounds=rounds, **options)
+        landed = [
+            path.grid.move(path.xs[i - 1], toy(path.xs[i], path.grid.t[i], condition), i - 1, i)
+            for i in range(1, 21)
+        ]
+        return (path.xs[1:] - torch.stack(landed)).abs().max()
+
+    gaps = [gap("fixed-point", rounds) for rounds in (1, 5, 20, 60)]
+    assert gaps == sorted(gaps, reverse=True) and gaps[-1] < 1e-12
+    assert gap("aidi", 60, mixing="average") < 1e-6
+    # Anderson's mixing needs fewer rounds than plain substitution.
+    assert gap("aidi", 6) < 1e-2 * gap("fixed-point", 6)
+    path, back = there_and_back(toy, points, condition, "fixed-point", 20, rounds=60)
+    assert path.drift(back).max() < 1e-11
+
+
+def test_renoise_over_one_prediction_is_fixed_point(toy, points):
+    condition = toy.condition("left")
+    one = invert(toy, points, condition, "renoise", 10, rounds=3, average=1)
+    same = invert(toy, points, condition, "fixed-point", 10, rounds=4)
+    torch.testing.assert_close(one.xs, same.xs)
+    # Otherwise a step moves along the mean of the last predictions.
+    path, grid = invert(toy, points, condition, "renoise", 1, rounds=1, average=2), toy.grid(1)
+    first = toy(points, grid.t[1], condition)
+    second = toy(grid.move(points, first, 0, 1), grid.t[1], condition)
+    torch.testing.assert_close(path.noise, grid.move(points, (first + second) / 2, 0, 1))
+
+
+def test_spdinv_closes_the_gap_of_the_fixed_point(toy, points):
+    condition, grid = toy.condition("left"), toy.grid(5)
+    options = {"rounds": 400, "learning_rate": 0.05, "tolerance": 1e-9}
+    path = invert(toy, points, condition, "spdinv", 5, **options)
+    for i in range(1, 6):
+        x = path.xs[i - 1]
+
+        def gap(z, x=x, i=i):
+            landed = grid.move(x, toy(z, grid.t[i], condition), i - 1, i)
+            return (z - landed).square().flatten(1).mean(1)
+
+        plain = grid.move(x, toy(x, grid.t[i], condition), i - 1, i)
+        assert (gap(path.xs[i]) < torch.maximum(0.1 * gap(plain), torch.tensor(1e-9))).all()
+
+
+def test_null_text_lowers_its_loss_at_every_step_and_beats_ddim(scenes):
+    example = erddci.examples()[0]
+    x = scenes.encode(example.image)
+    condition = scenes.condition(example.source, guidance_scale=7.5)
+    path, back = there_and_back(scenes, x, condition, "null-text", 10)
+    grid, null = path.grid, condition.null
+    for i in range(10, 0, -1):
+
+        def miss(null, i=i):
+            with torch.no_grad():
+                eps = scenes(back.xs[i], grid.t[i], replace(condition, null=null))
+            landed = grid.move(back.xs[i], eps, i, i - 1)
+            return (landed - path.xs[i - 1]).square().mean()
+
+        assert miss(path.kept["null"][i - 1]) <= miss(null) * (1 + 1e-6)
+        null = path.kept["null"][i - 1]
+    ddim = invert(scenes, x, condition.at(1), "ddim", 10)
+    assert torch.equal(ddim.xs, path.xs)
+    assert path.drift(back)[0] < 0.5 * ddim.drift(reconstruct(scenes, ddim, condition))[0]
+
+
+@pytest.mark.parametrize("w", [0, 1, 7.5, -2])
+def test_negative_prompt_at_any_guidance_is_ddim_at_one(tiny64, latents, w):
+    condition = tiny64.condition(PROMPT, guidance_scale=w)
+    path, back = there_and_back(tiny64, latents, condition, "negative-prompt")
+    ddim, plain = there_and_back(tiny64, latents, condition.at(1), "ddim")
+    assert torch.equal(path.xs, ddim.xs)
+    torch.testing.assert_close(back.xs, plain.xs)
+
+
+def test_proximal_leaves_the_path_only_where_guidance_is_strong(tiny64, latents):
+    source, target = tiny64.condition(PROMPT), tiny64.condition("a red cone", guidance_scale=7.5)
+    path, back = there_and_back(tiny64, latents, source, "proximal", 20)
+    assert torch.equal(back.image, path.image)
+    edited = reconstruct(tiny64, path, target)
+    free = (edited.image != path.image).double().mean()
+    assert 0 < free < 1
+
+
+def test_direct_puts_the_source_back_on_the_inverted_path(tiny64, latents):
+    condition = tiny64.condition(PROMPT, guidance_scale=7.5)
+    path, back = there_and_back(tiny64, latents, condition, "direct")
+    ddim = invert(tiny64, latents, condition.at(1), "ddim", 10)
+    assert torch.equal(path.xs, ddim.xs)
+    torch.testing.assert_close(back.xs, ddim.xs, rtol=0, atol=1e-12)
+    assert path.kept["offset"].abs().max() > 1e-3
+
+
+def test_edit_friendly_walks_as_a_ddpm_scheduler_fed_with_its_maps(tiny64, latents):
+    condition = tiny64.condition(PROMPT, guidance_scale=2)
+    path, back = there_and_back(tiny64, latents, condition, "edit-friendly", 10)
+    down, x = DDIMScheduler.from_config(tiny64.scheduler.config), path.noise
+    down.set_timesteps(10)
+    with torch.no_grad():
+        for i, t in zip(range(10, 0, -1), down.timesteps, strict=True):
+            noise = path.kept["map"][i - 1] / path.grid.spread(i)
+            eps = tiny64(x, t, condition)
+            x = down.step(eps, t, x, eta=1, variance_noise=noise).prev_sample
+            torch.testing.assert_close(back.xs[i - 1], x, rtol=1e-4, atol=1e-4)
+
+
+def test_edit_friendly_noises_the_image_independently_at_every_node(tiny, latents):
+    condition = tiny.condition(PROMPT)
+    first, same, other = (
+        invert(tiny, latents, condition, "edit-friendly", 10, generator=generator)
+        for generator in (None, *(torch.Generator().manual_seed(seed) for seed in (0, 1)))
+    )
+    assert torch.equal(first.xs, same.xs) and not torch.equal(first.xs, other.xs)
+    a = first.grid.alphas[1:].reshape(-1, 1, 1, 1, 1)
+    noise = (first.xs[1:] - a.sqrt() * latents) / (1 - a).sqrt()
+    torch.testing.assert_close(noise[:, 0], noise[:, 1])
+    rows = noise[:, 0].flatten(1)
+    alike = torch.corrcoef(rows) - torch.eye(10)
+    assert alike.abs().max() < 0.25 and (rows.std(1) - 1).abs().max() < 0.2
+
+
+def test_unmixed_edict_is_a_leapfrog_on_a_grid_with_every_node_twice(toy, points, monkeypatch):
+    # At p = 1 and with x always first, EDICT is the two-step formula s_{k−1} = s_{k+1} − Δσ·ε(s_k)
+    # of BELM's family, on the sequence y_0, x_0, y_1, x_1, …
+    monkeypatch.setattr("erddci.inversion._turn", lambda pair, i: pair)
+    condition, grid = toy.condition("left"), toy.grid(10)
+    path, back = there_and_back(toy, points, condition, "edict", 10, p=1.0)
+    assert path.drift(back).max() < 1e-12
+    s = torch.stack([path.kept["y"], path.xs], 1).flatten(0, 1)
+    scale, sigmas, t = (
+        each.repeat_interleave(2) for each in (grid.alphas.sqrt(), grid.sigmas, grid.t)
+    )
+    for k in range(1, 21):
+        # The chain that moves second is asked at the timestep where its step starts.
+        eps = toy(s[k], t[k + 1] if k % 2 else t[k], condition)
+        expected = s[k + 1] / scale[k + 1] - (sigmas[k + 1] - sigmas[k - 1]) * eps
+        torch.testing.assert_close(s[k - 1] / scale[k - 1], expected)
+
+
+def test_bdia_without_symmetry_is_ddim(toy, points):
+    condition = toy.condition("left")
+    path, back = there_and_back(toy, points, condition, "bdia", 20, gamma=0.0)
+    ddim = invert(toy, points, condition, "ddim", 20, asks="source")
+    torch.testing.assert_close(path.xs, ddim.xs)
+    x = path.xs[19]
+    for i in range(19, 0, -1):
+        x = path.grid.move(x, toy(x, path.grid.t[i], condition), i, i - 1)
+        torch.testing.assert_close(back.xs[i - 1], x)
+
+
+def test_bdia_and_belm_satisfy_the_formulas_of_their_papers(toy, points):
+    condition, grid = toy.condition("left"), toy.grid(20)
+    a, root = grid.alphas, grid.alphas.sqrt()
+    h = torch.cat([torch.zeros(1), grid.sigmas.diff()])  # h_i = σ_i − σ_{i−1}
+    bdia = invert(toy, points, condition, "bdia", 20, gamma=0.8).xs
+    belm = invert(toy, points, condition, "belm", 20).xs
+    for i in range(1, 20):
+        eps = toy(bdia[i], grid.t[i], condition)
+        clean = (bdia[i] - (1 - a[i]).sqrt() * eps) / root[i]
+        up, down = (root[j] * clean + (1 - a[j]).sqrt() * eps for j in (i + 1, i - 1))
+        torch.testing.assert_close(bdia[i - 1], 0.8 * (bdia[i + 1] - up) + down)
+        r = h[i] / h[i + 1]
+        expected = (
+            r**2 * root[i - 1] / root[i + 1] * belm[i + 1]
+            + (1 - r**2) * root[i - 1] / root[i] * belm[i]
+            - h[i] * (1 + r) * root[i - 1] * toy(belm[i], grid.t[i], condition)
+        )
+        torch.testing.assert_close(belm[i - 1], expected)
+
+
+def test_belm_samples_to_second_order_and_ddim_to_first():
+    # One Gaussian keeps its shape along the way: (y − mean)/√(s² + σ²) is constant.
+    model, steps = Mixture({"one": (0.7, -0.4)}, spread=0.5), [20, 50, 100, 200]
+    condition, mean = model.condition(), model.means[:, :, None, None]
+    noise = torch.tensor([1.3, -0.6], dtype=torch.float64).reshape(1, 2, 1, 1)
+    errors = []
+    for n in steps:
+        grid = model.grid(n)
+        wide = (0.25 + grid.sigmas**2).sqrt()
+        y = mean + (noise / grid.alphas[-1].sqrt() - mean) * wide[0] / wide[-1]
+        first = grid.move(noise, model(noise, grid.t[-1], condition), n, n - 1)
+        xs = torch.stack([noise] * (n - 1) + [first, noise])
+        start = invert(model, noise, condition, "belm", n)
+        for method in ("ddim", "belm"):
+            back = reconstruct(model, replace(start, xs=xs, method=method))
+            errors.append((back.image - y * grid.alphas[0].sqrt()).abs().max())
+    ddim, belm = slope(steps, torch.stack(errors).reshape(4, 2))
+    assert -1.3 < ddim < -0.7 and -2.5 < belm < -1.7
+
+
+def test_methods_say_what_they_are():
+    for method in METHODS.values():
+        assert method.reversible in ("approximate", "exact", "exact given what is stored")
+        assert "arXiv" in method.source and method.licence and method.stores
+
+
 # What it costs.
 
 
@@ -152,10 +378,15 @@ def test_error_under_guidance_is_the_sum_of_guided_differences(toy, points, asks
 @pytest.mark.parametrize("method", METHODS)
 def test_network_calls_are_the_promised_ones(tiny, latents, method, steps):
     condition = tiny.condition(PROMPT)
-    path, back = there_and_back(tiny, latents, condition, method, steps)
-    assert (path.rows, back.rows) == METHODS[method].calls(steps)
-    guided, again = there_and_back(tiny, latents, condition.at(3), method, steps)
-    assert (guided.rows, again.rows) == (2 * path.rows, 2 * back.rows)
+    known = METHODS[method]
+    for w, calls in {1: 1, 3: 2}.items():
+        path = invert(tiny, latents, condition.at(w if known.guided else 1), method, steps)
+        rows = path.rows, reconstruct(tiny, path, condition.at(w)).rows
+        most = known.rows(steps, calls)
+        if method in ("spdinv", "null-text"):  # They stop when they are close enough.
+            assert steps <= rows[0] <= most[0] and rows[1] == most[1]
+        else:
+            assert rows == most
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10])
@@ -197,7 +428,8 @@ def test_a_batch_walks_as_each_of_its_samples_alone(tiny64, latents, method):
         alone = there_and_back(tiny64, latents[row : row + 1], condition, method)
         for batch, one in zip(together, alone, strict=True):
             torch.testing.assert_close(batch.xs[:, row], one.xs[:, 0], rtol=1e-9, atol=1e-9)
-            assert batch.rows == one.rows
+            # Where samples stop when they are close enough, a batch waits for the last.
+            assert batch.rows == one.rows or method in ("spdinv", "null-text")
 
 
 def test_each_sample_of_a_batch_may_have_its_own_prompt(tiny64, latents):
@@ -229,7 +461,7 @@ def test_records_name_what_made_them(tiny, latents, method):
     assert not path.xs.requires_grad
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["ddim", "dual-chain"])
 def test_noise_read_off_a_walk_is_the_noise_it_moved_along(toy, points, method):
     path, back = there_and_back(toy, points, toy.condition("left"), method, 20)
     where = path.kept["z"] if method == "dual-chain" else back.xs
@@ -242,10 +474,10 @@ def test_noise_read_off_a_walk_is_the_noise_it_moved_along(toy, points, method):
 
 
 def test_unknown_methods_are_refused(toy, points):
-    with pytest.raises(ValueError, match="unknown method 'edict': expected one of ddim, dual"):
-        invert(toy, points, toy.condition(), "edict")
-    path = replace(invert(toy, points, toy.condition(), steps=2), method="edict")
-    with pytest.raises(ValueError, match="unknown method 'edict'"):
+    with pytest.raises(ValueError, match="unknown method 'exact': expected one of ddim, fixed"):
+        invert(toy, points, toy.condition(), "exact")
+    path = replace(invert(toy, points, toy.condition(), steps=2), method="exact")
+    with pytest.raises(ValueError, match="unknown method 'exact'"):
         reconstruct(toy, path)
 
 
@@ -253,8 +485,23 @@ def test_unknown_methods_are_refused(toy, points):
 def test_unknown_options_are_refused(toy, points, method):
     with pytest.raises(TypeError, match="eta"):
         invert(toy, points, toy.condition(), method, steps=2, eta=1.0)
-    with pytest.raises(ValueError, match="'target' or 'source', got 'both'"):
-        invert(toy, points, toy.condition(), method, steps=2, asks="both")
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "message"),
+    [
+        ("ddim", {"asks": "both"}, "'target' or 'source', got 'both'"),
+        ("dual-chain", {"asks": "both"}, "'target' or 'source', got 'both'"),
+        ("aidi", {"mixing": "best"}, "anderson, average, got 'best'"),
+        ("aidi", {"rounds": 0}, "at least one round, got 0"),
+        ("fixed-point", {"rounds": 0}, "at least one round, got 0"),
+        ("edict", {"p": 0}, "p in .0, 1., got 0"),
+        ("bdia", {"gamma": 2}, "gamma in .0, 1., got 2"),
+    ],
+)
+def test_impossible_options_are_refused(toy, points, method, option, message):
+    with pytest.raises(ValueError, match=message):
+        invert(toy, points, toy.condition(), method, steps=2, **option)
 
 
 @pytest.mark.parametrize(
