@@ -33,7 +33,7 @@ def open_image(source: Picture, size: int) -> Image.Image:
     name, changes = "the picture", []
     if isinstance(source, str | Path):
         name = Path(source).name
-        source = _read(Path(source))
+        source = _read(Path(source), changes)
     elif isinstance(source, np.ndarray):
         source = _from_array(source, changes)
     elif not isinstance(source, Image.Image):
@@ -58,11 +58,35 @@ def open_image(source: Picture, size: int) -> Image.Image:
     return image
 
 
-def _read(path: Path) -> Image.Image:
+def check_pair(reference: np.ndarray, image: np.ndarray, batched: bool = False) -> None:
+    """Refuse what cannot be compared pixel by pixel.
+
+    Raises:
+        ValueError: other than two pictures [H, W, 3], or with `batched` two batches of them
+            [B, H, W, 3], of one size and of floats in [0, 1].
+    """
+    kind, ndim = ("batches [B, H, W, 3]", 4) if batched else ("pictures [H, W, 3]", 3)
+    if reference.shape != image.shape or image.ndim != ndim or image.shape[-1] != 3:
+        raise ValueError(
+            f"expected two {kind} of one size, got {reference.shape} and {image.shape}"
+        )
+    for each in (reference, image):
+        # Written so that NaN, which compares as false, is refused too.
+        if not (np.issubdtype(each.dtype, np.floating) and each.min() >= 0 and each.max() <= 1):
+            raise ValueError(
+                f"expected floats between 0 and 1, got {each.dtype} from {each.min()} to "
+                f"{each.max()}: divide 8-bit values by 255"
+            )
+
+
+def _read(path: Path, changes: list[str]) -> Image.Image:
     if not path.is_file():
         raise FileNotFoundError(f"no picture at {path}: check the path and its spelling")
     try:
         image = Image.open(path)
+        # Pillow keeps the upper bytes of coloured 16-bit pictures without a word.
+        if image.mode.startswith(("RGB", "LA")) and any("16" in str(t[3]) for t in image.tile):
+            changes.append("scaled from 16 to 8 bits")
         image.load()
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         raise ValueError(

@@ -10,10 +10,13 @@ from __future__ import annotations
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from erddci.images import check_pair
+from erddci.lpips import SMALLEST, lpips
+
 
 def psnr(reference: np.ndarray, image: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB of pictures [H, W, 3] in [0, 1]; infinite if equal."""
-    _check(reference, image)
+    check_pair(reference, image)
     if np.array_equal(reference, image):
         return float("inf")
     return float(peak_signal_noise_ratio(reference, image, data_range=1.0))
@@ -24,33 +27,28 @@ def ssim(reference: np.ndarray, image: np.ndarray) -> float:
 
     Source: Wang et al. 2004, as scikit-image computes it by default.
     """
-    _check(reference, image)
-    return float(structural_similarity(reference, image, data_range=1.0, channel_axis=-1))
+    check_pair(reference, image)
+    value = structural_similarity(reference, image, data_range=1.0, channel_axis=-1)
+    return float(value)  # type: ignore[arg-type]  # a tuple only when more is asked for
 
 
 def mse(reference: np.ndarray, image: np.ndarray) -> float:
     """Mean squared error of pictures [H, W, 3] in [0, 1]."""
-    _check(reference, image)
+    check_pair(reference, image)
     return float(np.square(np.subtract(reference, image, dtype=np.float64)).mean())
 
 
-MEASURES = {"psnr": psnr, "ssim": ssim, "mse": mse}
+MEASURES = {"psnr": psnr, "ssim": ssim, "mse": mse, "lpips": lpips}
 
 
 def compare(reference: np.ndarray, image: np.ndarray) -> dict[str, float]:
-    """All measures of one picture against one reference."""
-    return {name: measure(reference, image) for name, measure in MEASURES.items()}
+    """All measures of one picture against one reference.
 
-
-def _check(reference: np.ndarray, image: np.ndarray) -> None:
-    if reference.shape != image.shape or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(
-            f"expected two pictures [H, W, 3] of one size, got {reference.shape} and {image.shape}"
-        )
-    for each in (reference, image):
-        # Written so that NaN, which compares as false, is refused too.
-        if not (np.issubdtype(each.dtype, np.floating) and each.min() >= 0 and each.max() <= 1):
-            raise ValueError(
-                f"expected floats between 0 and 1, got {each.dtype} from {each.min()} to "
-                f"{each.max()}: divide 8-bit values by 255"
-            )
+    "lpips" is that of AlexNet, and left out where a picture is too small for it: under 31 px.
+    """
+    fits = min(image.shape[:2]) >= SMALLEST["alex"]
+    return {
+        name: measure(reference, image)
+        for name, measure in MEASURES.items()
+        if fits or name != "lpips"
+    }

@@ -12,7 +12,7 @@ from erddci.metrics import MEASURES, compare, mse, psnr, ssim
 @pytest.fixture
 def pair():
     rng = np.random.default_rng(0)
-    one = rng.random((24, 20, 3))
+    one = rng.random((40, 36, 3))
     return one, np.clip(one + 0.1 * rng.standard_normal(one.shape), 0, 1)
 
 
@@ -51,7 +51,12 @@ def test_ssim_by_its_definition(pair):
 
 def test_equal_pictures(pair):
     one = pair[0]
-    assert compare(one, one.copy()) == {"psnr": math.inf, "ssim": pytest.approx(1), "mse": 0}
+    best = {"psnr": math.inf, "ssim": pytest.approx(1), "mse": 0, "lpips": 0}
+    assert compare(one, one.copy()) == best
+
+
+def test_pictures_too_small_for_lpips_are_compared_without_it(pair):
+    assert set(compare(*(each[:30] for each in pair))) == set(MEASURES) - {"lpips"}
 
 
 def test_order_does_not_matter_and_narrow_floats_agree(pair):
