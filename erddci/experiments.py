@@ -20,7 +20,7 @@ from erddci import toy
 from erddci.grid import Grid
 from erddci.guidance import Condition, Denoiser
 from erddci.images import Picture
-from erddci.inversion import dual_chain, invert, reconstruct
+from erddci.inversion import METHODS, dual_chain, invert, reconstruct
 from erddci.metrics import compare
 from erddci.model import StableDiffusion
 from erddci.trajectory import Trajectory
@@ -45,17 +45,19 @@ def error_accumulation(
     x = model.encode([picture for picture, _ in pictures])
     images, round_trips = [model.read(picture) for picture, _ in pictures], model.decode(x)
     prompts, rows = [prompt for _, prompt in pictures], []
+    unguided = invert(model, x, model.condition(prompts), "ddim", steps)
     for w in tqdm(list(scales), "guidance scales", delay=1):
         guided = model.condition(prompts, guidance_scale=w)
-        for name, condition in {"unguided": guided.at(1), "same scale": guided}.items():
-            path = invert(model, x, condition, "ddim", steps)
+        # At w = 1 both are one walk.
+        same = unguided if w == 1 else invert(model, x, guided, "ddim", steps)
+        for name, path in {"unguided": unguided, "same scale": same}.items():
             back = reconstruct(model, path, guided)
             decoded = model.decode(back.image)
             for number, (image, round_trip) in enumerate(zip(images, round_trips, strict=True)):
                 walk = {"picture": number, "guidance_scale": w, "inverted": name}
-                measures = _measures(decoded[number], image, round_trip)
-                for node in _latent_errors(path, back, number):
-                    rows.append(walk | node | (measures if node["node"] == 0 else {}))
+                at_end = measures(decoded[number], image, round_trip)
+                for node in latent_errors(path, back, number):
+                    rows.append(walk | node | (at_end if node["node"] == 0 else {}))
     return pd.DataFrame(rows)
 
 
@@ -106,11 +108,33 @@ def reconstruction(
                 back = reconstruct(model, path, condition.at(w))
                 rows.append(
                     {"picture": number, "method": method, "guidance_scale": w, "steps": steps}
-                    | _measures(model.decode(back.image)[0], image, round_trip)
-                    | _latent_errors(path, back)[0]
+                    | measures(model.decode(back.image)[0], image, round_trip)
+                    | latent_errors(path, back)[0]
                     | {"rows up": path.rows, "rows back": back.rows}
                 )
     return pd.DataFrame(rows).drop(columns=["node", "t"])
+
+
+def reconstructions(
+    model: StableDiffusion,
+    picture: Picture,
+    prompt: str,
+    methods: Iterable[str] = tuple(METHODS),
+    guidance_scale: float = 1.0,
+    steps: int = 50,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """One picture by every method, each inverted at the guidance scale that its paper asks for.
+
+    Returns:
+        the VAE round trip [height, width, 3], and the reconstruction of each method.
+    """
+    x, _, round_trip = _start(model, picture)
+    condition, found = model.condition(prompt, guidance_scale=guidance_scale), {}
+    for method in tqdm(list(methods), "methods", delay=1):
+        start = condition if METHODS[method].guided else condition.at(1)
+        back = reconstruct(model, invert(model, x, start, method, steps), condition)
+        found[method] = model.decode(back.image)[0]
+    return round_trip, found
 
 
 def reconstruct_one(
@@ -126,7 +150,7 @@ def reconstruct_one(
     condition = model.condition(prompt)
     path = invert(model, x, condition, method, steps)
     back = reconstruct(model, path, condition.at(guidance_scale))
-    row = _measures(model.decode(back.image)[0], image, round_trip) | _latent_errors(path, back)[0]
+    row = measures(model.decode(back.image)[0], image, round_trip) | latent_errors(path, back)[0]
     row |= {"rows up": path.rows, "rows back": back.rows}
     pixels = np.round(model.decode(back.image)[0] * 255).astype(np.uint8)
     return row, Image.fromarray(pixels)
@@ -176,16 +200,19 @@ def noise_trajectories(
 
 
 def step_size(
-    steps: Iterable[int] = (10, 20, 50, 100, 200, 500), count: int = 200, seed: int = 0
+    steps: Iterable[int] = (10, 20, 50, 100, 200, 500),
+    methods: Iterable[str] = ("ddim", "dual-chain"),
+    count: int = 200,
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """Error of DDIM and of the dual chain on the toy mixture, by number of steps."""
+    """Error of methods on the toy mixture at w = 1, by number of steps."""
     model = toy.three_clusters()
     x = model.sample(count, "", torch.Generator().manual_seed(seed))
     rows = []
-    for method in ("ddim", "dual-chain"):
+    for method in methods:
         for n in steps:
             path = invert(model, x, model.condition(), method, n)
-            error = _latent_errors(path, reconstruct(model, path))[0]
+            error = latent_errors(path, reconstruct(model, path))[0]
             rows.append({"method": method, "steps": n} | error)
     return pd.DataFrame(rows).drop(columns=["node", "t"])
 
@@ -306,12 +333,13 @@ def _start(model: StableDiffusion, picture: Picture) -> tuple[Tensor, np.ndarray
     return x, model.read(picture), model.decode(x)[0]
 
 
-def _measures(decoded: np.ndarray, image: np.ndarray, round_trip: np.ndarray) -> dict[str, float]:
+def measures(decoded: np.ndarray, image: np.ndarray, round_trip: np.ndarray) -> dict[str, float]:
+    """Measures of a picture against both references: "psnr vae", "psnr input" and so on."""
     vae, given = compare(round_trip, decoded), compare(image, decoded)
     return {f"{k} vae": v for k, v in vae.items()} | {f"{k} input": v for k, v in given.items()}
 
 
-def _latent_errors(
+def latent_errors(
     path: Trajectory, back: Trajectory, number: int | None = None
 ) -> list[dict[str, float]]:
     """RMS and largest latent error at every node, of one sample or over all."""

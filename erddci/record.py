@@ -27,7 +27,7 @@ def scripts(names: list[str] | None = None, folder: Path = FIGURES) -> list[Path
     Raises:
         ValueError: a name that fits no script, or no scripts at all.
     """
-    found = sorted(folder.glob("fig*.py"))
+    found = sorted([*folder.glob("fig*.py"), *folder.glob("table*.py")])
     if not found:
         raise ValueError(f"no figure scripts in {folder}: run in a clone of the repository")
     known = ", ".join(path.stem for path in found)
@@ -38,18 +38,22 @@ def scripts(names: list[str] | None = None, folder: Path = FIGURES) -> list[Path
 
 
 def run(script: Path, model: StableDiffusion, out: Path | None = None) -> list[Path]:
-    """Run `draw(model)` of a figure script and save all that it returns; lists the files.
+    """Run a script of `figures/` and save all that it returns; lists the files.
 
-    The script's `draw` returns a figure and the tables it was drawn from, by name.  Its picture
-    goes to PNG and PDF, each table to CSV, and how they were made to a JSON manifest.
+    A figure's `draw(model)` returns a figure and the tables it was drawn from, by name.  Its
+    picture goes to PNG and PDF, each table to CSV, and how they were made to a JSON manifest.
+    A table's `table(model)` returns one table, which goes to CSV, Markdown and LaTeX.
     """
     spec = importlib.util.spec_from_file_location(script.stem, script)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    caption = (module.__doc__ or "").strip()
+    if hasattr(module, "table"):
+        return save_table(module.table(model), model, script.stem, caption, out)
     draw: Draw = module.draw
     figure, tables = draw(model)
-    return save(figure, tables, model, script.stem, (module.__doc__ or "").strip(), out)
+    return save(figure, tables, model, script.stem, caption, out)
 
 
 def save(
@@ -67,17 +71,52 @@ def save(
     figure.savefig(files[0], dpi=160)
     figure.savefig(files[1], metadata={"CreationDate": None})
     plt.close(figure)
-    manifest = {
+    manifest = _manifest(model, caption) | {"tables": [f"{name}_{key}.csv" for key in tables]}
+    files[2].write_text(json.dumps(manifest, indent=1) + "\n")
+    for key, table in tables.items():
+        files.append(out / f"{name}_{key}.csv")
+        table.to_csv(files[-1], index=False, float_format="%.6g")
+    return files
+
+
+def save_table(
+    table: pd.DataFrame,
+    model: StableDiffusion,
+    name: str,
+    caption: str,
+    out: Path | None = None,
+) -> list[Path]:
+    """Write a table as CSV, and for reading as Markdown and LaTeX, with its manifest as JSON.
+
+    Columns "… low" and "… high" beside a column become its interval.
+    """
+    out = out or FIGURES
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / f"{name}.{kind}" for kind in ("csv", "md", "tex", "json")]
+    table.to_csv(files[0], index=False, float_format="%.6g")
+    shown = with_intervals(table)
+    files[1].write_text(f"{caption}\n\n{shown.to_markdown(index=False)}\n")
+    files[2].write_text(shown.to_latex(index=False, escape=True, caption=caption))
+    files[3].write_text(json.dumps(_manifest(model, caption), indent=1) + "\n")
+    return files
+
+
+def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """Fold columns "x", "x low" and "x high" into one of texts, "x [low, high]"."""
+    shown = table.astype(object).map(lambda v: f"{v:.4g}" if isinstance(v, float) else str(v))
+    for column in [name for name in table if f"{name} low" in table]:
+        low, high = shown.pop(f"{column} low"), shown.pop(f"{column} high")
+        wide = (low != shown[column]) | (high != shown[column])
+        shown[column] += (" [" + low + ", " + high + "]").where(wide, "")
+    return shown
+
+
+def _manifest(model: StableDiffusion, caption: str) -> dict:
+    return {
         "caption": caption,
         "model": model.name,
         "device": str(model.device),
         "dtype": str(model.dtype),
         "python": platform.python_version(),
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
-        "tables": [f"{name}_{key}.csv" for key in tables],
     }
-    files[2].write_text(json.dumps(manifest, indent=1) + "\n")
-    for key, table in tables.items():
-        files.append(out / f"{name}_{key}.csv")
-        table.to_csv(files[-1], index=False, float_format="%.6g")
-    return files

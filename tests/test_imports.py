@@ -20,7 +20,8 @@ LAYERS = {
     "trajectory": ("grid", "guidance"),
     "inversion": ("grid", "guidance", "trajectory"),
     "images": (),
-    "metrics": (),
+    "lpips": ("images",),
+    "metrics": ("images", "lpips"),
     "toy": ("grid", "guidance"),
     "scenes": ("scenes", "grid"),
     "data": ("scenes",),
@@ -31,10 +32,11 @@ LAYERS = {
 }
 LAYERS["plots"] = tuple(each for each in LAYERS if each not in ("model", "inversion", "editing"))
 LAYERS["experiments"] = tuple(LAYERS)
+LAYERS["benchmark"] = tuple(LAYERS)
 LAYERS["record"] = ("model",)
 # Publishing weights means measuring them as a user would see them.
 LAYERS["scenes.publish"] = ("scenes", "grid", "metrics", "model")
-TOP = ("__init__", "cli", "doctor", "widgets", "workbook")  # may import anything
+TOP = ("__init__", "__main__", "cli", "doctor", "widgets", "workbook")  # may import anything
 
 
 def imported(tree):

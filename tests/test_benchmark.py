@@ -1,0 +1,145 @@
+"""The reconstruction benchmark: it resumes, it can be shared, and its summary is right."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from erddci import METHODS, benchmark, record
+from erddci.data import held_out
+
+TIMES = ["seconds up", "seconds back", "peak MB"]
+CASES = benchmark.cases(("ddim", "dual-chain", "edict"), (1, 7.5), (3,))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return held_out(3)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, pictures, tmp_path_factory):
+    return benchmark.run(tiny, pictures, CASES, tmp_path_factory.mktemp("whole"), batch=1)
+
+
+def test_every_method_climbs_as_its_paper_has_it():
+    found = {(case.method, case.inverted_at) for case in benchmark.cases(scales=(7.5,))}
+    assert {("ddim", 1), ("ddim", 7.5), ("dual-chain", 1), ("dual-chain", 7.5)} <= found
+    for name, method in METHODS.items():
+        assert (name, 7.5 if method.guided else 1) in found
+    assert len(benchmark.cases(scales=(1,))) == len(METHODS)
+    with pytest.raises(ValueError, match="unknown method 'best': expected some of ddim"):
+        benchmark.cases(["best"])
+
+
+def test_rows_are_tidy_and_count_what_was_done(whole):
+    assert list(whole.columns) == benchmark.COLUMNS and len(whole) == 3 * len(CASES)
+    assert not whole.duplicated(["method", "guidance_scale", "inverted_at", "picture"]).any()
+    ddim = whole[(whole["method"] == "ddim") & (whole["inverted_at"] == 1)]
+    assert set(zip(ddim["guidance_scale"], ddim["rows up"], ddim["rows back"], strict=True)) == {
+        (1, 3, 3),
+        (7.5, 3, 6),
+    }
+    exact = whole[(whole["method"] == "dual-chain") & (whole["guidance_scale"] == 1)]
+    assert (exact["latent max"] < 1e-12).all() and (exact["psnr vae"] > 100).all()
+    assert (exact["psnr input"] < 60).all()
+    assert (whole["seconds up"] > 0).all() and (exact["kept MB"] > 0).all()
+
+
+def test_a_stopped_run_goes_on_where_it_was(tiny, pictures, tmp_path, whole, monkeypatch):
+    benchmark.run(tiny, pictures, CASES[:2], tmp_path, batch=2)
+    part = tmp_path / "rows-0.csv"
+    kept = part.read_text().splitlines(keepends=True)
+    # As a kill in mid-write leaves it: the last row is cut within a number.
+    part.write_text("".join(kept[:-1]) + kept[-1][:40])
+    assert len(benchmark.read(tmp_path)) == 5
+    runs = []
+    one = benchmark._run_one
+
+    def counted(model, some, case):
+        runs.append((case, len(some)))
+        return one(model, some, case)
+
+    monkeypatch.setattr(benchmark, "_run_one", counted)
+    rows = benchmark.run(tiny, pictures, CASES, tmp_path, batch=1)
+    count = len(runs)
+    assert len(runs) == 1 + 3 * (len(CASES) - 2) and runs[0] == (CASES[1], 1)
+    assert part.read_text().startswith("".join(kept[:-1]))
+    same = ["method", "guidance_scale", "inverted_at", "picture", "rows up", "rows back"]
+    pd.testing.assert_frame_equal(rows[same], whole[same])
+    np.testing.assert_allclose(rows["ssim vae"], whole["ssim vae"], rtol=1e-3)
+    assert len(benchmark.run(tiny, pictures, CASES, tmp_path)) == len(rows)
+    assert len(runs) == count
+
+
+def test_a_folder_of_other_rows_is_refused(tiny, pictures, tmp_path):
+    benchmark.run(tiny, pictures[:1], CASES[:1], tmp_path)
+    with pytest.raises(ValueError, match="other prompts .*go on with the same model and pictures"):
+        benchmark.run(tiny, pictures[1:], CASES[:1], tmp_path)
+    # More pictures of the same series are welcome, and fewer.
+    assert len(benchmark.run(tiny, pictures[:2], CASES[:1], tmp_path)) == 2
+    assert len(benchmark.run(tiny, pictures[:1], CASES[:1], tmp_path)) == 2
+
+
+def test_a_walk_that_fails_is_a_row_that_says_so(tiny, pictures, tmp_path, monkeypatch):
+    decode = type(tiny).decode
+    monkeypatch.setattr(type(tiny), "decode", lambda self, x: decode(self, x) * np.nan)
+    rows = benchmark.run(tiny, pictures[:1], CASES[:1], tmp_path)
+    assert rows["psnr vae"].isna().all() and "between 0 and 1" in rows["problem"][0]
+    table = benchmark.summary(rows.assign(picture=0))
+    assert table["pictures"][0] == 0 and table["failed"][0] == 1
+
+
+def test_medians_and_their_intervals():
+    frame = pd.DataFrame({"psnr vae": [*range(100), np.inf], "ssim vae": 0.5, "lpips vae": 0.1})
+    frame = frame.assign(method="ddim", guidance_scale=1.0, inverted_at=1.0, steps=10)
+    row = benchmark.summary(frame).iloc[0]
+    assert row["psnr vae"] == 50 and row["pictures"] == 101
+    # The order statistics that hold a median with 95 %: 50.5 ± 1.96·√101/2.
+    assert abs(row["psnr vae low"] - 40) < 4 and abs(row["psnr vae high"] - 60) < 4
+    assert row["ssim vae low"] == row["ssim vae high"] == 0.5
+
+
+def test_tables_are_written_from_one_frame(tiny, tmp_path):
+    frame = pd.DataFrame(
+        {"method": ["ddim", "edict"], "psnr vae": [47.71, np.inf]}
+        | {"psnr vae low": [46.1, np.inf], "psnr vae high": [48.26, np.inf]}
+    )
+    record.save_table(frame, tiny, "table_x", "Medians.", tmp_path)
+    back = pd.read_csv(tmp_path / "table_x.csv")
+    pd.testing.assert_frame_equal(back, frame)
+    for kind in ("md", "tex"):
+        text = (tmp_path / f"table_x.{kind}").read_text()
+        assert "Medians." in text and "47.71 [46.1, 48.26]" in text and "inf [" not in text
+    assert json.loads((tmp_path / "table_x.json").read_text())["model"] == tiny.name
+
+
+def test_two_processes_share_a_run_and_find_the_same(tiny_folder, tmp_path):
+    command = ["benchmark", "reconstruction", "--model", str(tiny_folder), "--device", "cpu"]
+    command += ["--methods", "ddim", "--methods", "edict", "--scenes", "3", "--batch", "1"]
+    program = [sys.executable, "-m", "erddci"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+    ]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for folder, start in (("one", program), ("two", [*launch, "-m", "erddci"])):
+        result = subprocess.run(
+            [*start, *command, str(tmp_path / folder)],
+            capture_output=True, text=True, env=environment, timeout=600,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr[-2000:]
+    one, two = (benchmark.read(tmp_path / folder) for folder in ("one", "two"))
+    assert len(list((tmp_path / "two").glob("rows-*.csv"))) == 2
+    # Times differ, numbers do not.
+    pd.testing.assert_frame_equal(one.drop(columns=TIMES), two.drop(columns=TIMES))
+    assert json.loads((tmp_path / "two" / "settings.json").read_text())["model"]
