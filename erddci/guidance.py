@@ -78,7 +78,8 @@ def guide(predict: Predict, x: Tensor, t: Tensor, condition: Condition) -> Tenso
     if w == 0:
         return predict(x, t, null)
     both = predict(torch.cat([x, x]), torch.cat([t, t]), torch.cat([null, text]))
-    return guided(*both.chunk(2), w)
+    unconditional, conditional = both.chunk(2)
+    return guided(unconditional, conditional, w)
 
 
 def guided(unconditional: Tensor, conditional: Tensor, w: float) -> Tensor:

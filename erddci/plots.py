@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from IPython.display import Image, display
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LogNorm, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -28,7 +29,7 @@ COLOURS = {
     "fourth": "#CC79A7",
 }
 SCALES = ("#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#000000")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -84,13 +85,14 @@ def error_accumulation(
     colours = dict(zip(scales, SCALES, strict=False))
     with mpl.rc_context(STYLE):
         figure = plt.figure(figsize=(8.2, 3.1 + 1.05 * len(strips)))
-        top, bottom = figure.subfigures(2, 1, height_ratios=(3.1, 1.05 * len(strips)))
+        parts: Any = figure.subfigures(2, 1, height_ratios=(3.1, 1.05 * len(strips)))
+        top, bottom = parts
         left, right = top.subplots(1, 2, width_ratios=(3, 2))
         _error_by_node(left, frame, colours)
         _psnr_by_scale(right, frame, floor)
         axes = bottom.subplots(len(strips), len(nodes), squeeze=False)
         for line, (w, images) in zip(axes, strips.items(), strict=True):
-            _picture_row(line, images, f"w = {w:g}")
+            _picture_row(line, list(images), f"w = {w:g}")
         for ax, node in zip(axes[0], nodes, strict=True):
             ax.set_title(f"i = {node}", fontsize=8, loc="center")
     return figure
@@ -111,6 +113,7 @@ def _error_by_node(ax: Axes, frame: pd.DataFrame, colours: Mapping[float, str]) 
             ax.fill_between(error.index, error[0.25], error[0.75], color=colours[w], alpha=0.15)
     ax.set(yscale="log", xlabel="node i on the way back (N is noise, 0 the image)")
     ax.set(ylabel="RMS latent error", title="DDIM's error grows towards the image")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.invert_xaxis()
     ax.legend()
 
@@ -138,7 +141,8 @@ def dual_chain(order: pd.DataFrame) -> Figure:
     height = {"z": 1.0, "x": 0.0}
     names = {"z": "original chain z", "x": "auxiliary chain x"}
     colours = {"z": COLOURS["original"], "x": COLOURS["dual-chain"]}
-    with mpl.rc_context(STYLE | {"axes.grid": False}):
+    plain: dict[Any, Any] = {"axes.grid": False}
+    with mpl.rc_context(STYLE | plain):
         figure, ax = plt.subplots(figsize=(8.2, 3.4))
         for move in moves.itertuples():
             y, ask = height[move.chain], asks.loc[move.ask]
@@ -212,19 +216,24 @@ def noise_trajectories_3d(frame: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     for name, colour in WALKS.items():
         walk = frame[frame["walk"] == name].sort_values("t", ascending=False)
-        shades = [mpl.colors.to_hex(shade) for shade in _lighten(colour, len(walk))]
+        shades = [to_hex(shade) for shade in _lighten(colour, len(walk))]
         figure.add_trace(
             go.Scatter3d(
                 x=walk["pc1"], y=walk["pc2"], z=walk["pc3"], name=name, mode="lines+markers",
-                marker={"size": 4, "color": shades}, line={"color": colour, "width": 2},
+                marker={"size": 4, "color": shades, "line": {"color": colour, "width": 1}},
+                line={"color": colour, "width": 2},
                 customdata=walk["t"], hovertemplate="t = %{customdata}",
             )
         )  # fmt: skip
     titles = dict(zip("xyz", ("pc1", "pc2", "pc3"), strict=True))
     figure.update_layout(
-        scene={f"{axis}axis": {"title": {"text": title}} for axis, title in titles.items()},
+        scene={
+            **{f"{axis}axis": {"title": {"text": title}} for axis, title in titles.items()},
+            # Far enough for the whole box to fit.
+            "camera": {"eye": {"x": 1.6, "y": 1.6, "z": 1.1}},
+        },
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
-        legend={"orientation": "h"},
+        legend={"orientation": "h", "y": 1, "yanchor": "top"},
         height=460,
     )
     return figure
@@ -266,6 +275,97 @@ def step_size(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def reconstructions(
+    round_trip: np.ndarray, images: Mapping[str, np.ndarray], measures: Mapping[str, str]
+) -> Figure:
+    """Figure 4: what each method brings back, and where it differs from the VAE round trip.
+
+    Args:
+        round_trip: the ground truth [height, width, 3].
+        images: reconstructions by method.
+        measures: a line of numbers to print under each.
+    """
+    panels = {"VAE round trip": round_trip, **images}
+    wide, high = 5, -(-len(panels) // 5)
+    plain: dict[Any, Any] = {"axes.grid": False, "axes.titlelocation": "center"}
+    with mpl.rc_context(STYLE | plain):
+        figure, axes = plt.subplots(2 * high, wide, figsize=(1.6 * wide, 3.6 * high))
+        for ax in axes.flat:
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        for place, (name, image) in enumerate(panels.items()):
+            row, column = divmod(place, wide)
+            axes[2 * row, column].imshow(image, interpolation="lanczos")
+            axes[2 * row, column].set_title(name, fontsize=9)
+            if name not in images:
+                continue
+            error = np.abs(image - round_trip).mean(2)
+            norm = LogNorm(1e-4, 0.5, clip=True)
+            shown = axes[2 * row + 1, column].imshow(error, cmap="magma", norm=norm)
+            axes[2 * row + 1, column].set_xlabel(measures[name], fontsize=7.5)
+        # The first column of the first row of errors belongs to the ground truth, which has none.
+        bar = axes[1, 0].inset_axes((0.08, 0.6, 0.84, 0.08))
+        figure.colorbar(shown, cax=bar, orientation="horizontal", label="absolute error")
+    return figure
+
+
+KINDS = {
+    "approximate": ("#D55E00", "o"),
+    "exact": ("#0072B2", "s"),
+    "exact given what is stored": ("#009E73", "^"),
+}
+
+
+def cost_quality(frame: pd.DataFrame, kinds: Mapping[str, str], best: float = 130.0) -> Figure:
+    """PSNR against network rows, one point a method, one panel a guidance scale.
+
+    Args:
+        frame: medians, from `benchmark.summary`, with a column `rows` of all rows of a picture.
+        kinds: how reversible each method is.
+        best: PSNR in dB at which better values, infinite ones too, are drawn.
+    """
+    scales = sorted(frame["guidance_scale"].unique())
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(scales), figsize=(4.6 * len(scales), 4.6), sharey=True, squeeze=False
+        )
+        for ax, w in zip(axes[0], scales, strict=True):
+            part = frame[frame["guidance_scale"] == w].sort_values("psnr vae")
+            for kind, (colour, marker) in KINDS.items():
+                rows = part[part["method"].map(kinds) == kind]
+                quality = rows["psnr vae"].clip(upper=best)
+                spans = [
+                    (quality - rows["psnr vae low"].clip(upper=best)).clip(lower=0),
+                    (rows["psnr vae high"].clip(upper=best) - quality).clip(lower=0),
+                ]
+                ax.errorbar(
+                    rows["rows"], quality, spans, fmt=marker, color=colour, label=kind,
+                    markersize=5, elinewidth=0.8,
+                )  # fmt: skip
+            _label_points(ax, part, best)
+            ax.set(xscale="log", xlabel="network rows, both ways", title=f"w = {w:g}")
+        axes[0, 0].set_ylabel("PSNR to the VAE round trip (dB)")
+        axes[0, 0].legend(loc="best")
+    return figure
+
+
+def _label_points(ax: Axes, frame: pd.DataFrame, best: float) -> None:
+    """Name every point to its right, names pushed apart where points are close in height."""
+    lowest = -np.inf
+    for row in frame.sort_values("psnr vae").to_dict("records"):
+        height = max(min(row["psnr vae"], best), lowest + 4)
+        lowest = height
+        way = f", inverted at {row['inverted_at']:g}" if row["named"] else ""
+        ax.annotate(
+            row["method"] + way,
+            (row["rows"], min(row["psnr vae"], best)),
+            (row["rows"] * 1.12, height),
+            fontsize=7,
+            va="center",
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "grey"},
+        )
+
+
 def _picture_row(axes: Sequence[Axes], images: Sequence[np.ndarray], label: str) -> None:
     for ax in axes:
         ax.axis("off")
@@ -276,7 +376,7 @@ def _picture_row(axes: Sequence[Axes], images: Sequence[np.ndarray], label: str)
     )
 
 
-def _lighten(colour: str, count: int) -> list[tuple[float, ...]]:
+def _lighten(colour: str, count: int) -> list[Any]:
     """Shades from a colour to nearly white."""
     mix = np.linspace(0, 0.85, count)[:, None]
     return [tuple(shade) for shade in (1 - mix) * np.array(to_rgb(colour)) + mix]

@@ -35,25 +35,25 @@ if TYPE_CHECKING:
 def reconstruction_explorer(model: StableDiffusion) -> widgets.VBox:
     """Choose a picture, its prompt, a method, N and w, and see what comes back.
 
-    A picture is inverted once per prompt, method and N, always at w = 1: moving w costs no more
-    than the way back.
+    A picture is inverted once per prompt, method and N, at w = 1, so that moving w costs no more
+    than the way back; a method that climbs under the w of the way back is inverted for each.
     """
     pictures = {f"scene {n}": (each.image, each.source) for n, each in enumerate(examples(), 1)}
     pictures |= {f"photograph: {name}": (image, "") for name, image in photographs().items()}
     picture = widgets.Dropdown(options=list(pictures), description="picture")
-    words = pictures[picture.value][1]
+    words = pictures[str(picture.value)][1]
     prompt = widgets.Text(words, description="prompt", continuous_update=False)
     prompt.layout.width = "75%"
     picture.observe(lambda change: setattr(prompt, "value", pictures[change.new][1]), "value")
     method = widgets.Dropdown(options=list(METHODS), value="dual-chain", description="method")
 
     @lru_cache(maxsize=16)
-    def walk(name: str, words: str, method: str, steps: int) -> Trajectory:
-        x, condition = model.encode(pictures[name][0]), model.condition(words)
+    def walk(name: str, words: str, method: str, steps: int, w: float) -> Trajectory:
+        x, condition = model.encode(pictures[name][0]), model.condition(words, guidance_scale=w)
         return invert(model, x, condition, method, steps)
 
     def view(picture: str, prompt: str, method: str, steps: int, w: float) -> tuple[str, str]:
-        path = walk(picture, prompt, method, steps)
+        path = walk(picture, prompt, method, steps, w if METHODS[method].guided else 1)
         figure, words = reconstruction_view(model, pictures[picture][0], path, w)
         return _as_html(figure, words), words
 
