@@ -13,9 +13,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from erddci.data import held_out
-from erddci.experiments import Pictures, latent_errors, measures
+from erddci.experiments import Pictures, latent_errors, measures, published_order
+from erddci.images import Picture
 from erddci.inversion import METHODS, invert, reconstruct
 from erddci.metrics import MEASURES
 from erddci.model import StableDiffusion
@@ -204,6 +206,86 @@ def _median(column: str, values: np.ndarray, resamples: int) -> dict[str, float]
     low, high = np.quantile(medians, [0.025, 0.975], method="nearest")
     middle = np.quantile(values, 0.5, method="nearest")
     return dict(zip(names, map(float, (middle, low, high)), strict=True))
+
+
+def speed(
+    model: StableDiffusion,
+    picture: tuple[Picture, str],
+    steps: int = 50,
+    repeats: int = 3,
+    others: Iterable[str] = ("ddim", "aidi", "edict", "null-text", "spdinv"),
+) -> pd.DataFrame:
+    """Time the reconstruction of one picture: the dual chain in three orders, and other methods.
+
+    All runs of one repeat follow each other, so a busy machine slows all of them.  Everything is
+    at w = 1 but null-text, which has nothing to optimise there: it runs at w = 7.5.
+
+    Returns:
+        one row per run: median seconds, `outside`, the share of them not spent in the UNet (with
+        gradients, their backward pass counts as outside), network rows, the largest latent error,
+        and `speedup`, how many times faster than the authors' order of calls.
+    """
+    x, condition = model.encode(picture[0]), model.condition(picture[1])
+
+    def there_and_back(method: str, w: float = 1.0, **options: object) -> float:
+        path = invert(model, x, condition.at(w), method, steps, **options)
+        return path.drift(reconstruct(model, path)).max().item()
+
+    runs: dict[str, Callable[[], float]] = {
+        "as published": lambda: published_order(model, x, condition, steps)["latent max"],
+        "dual-chain, noise kept": partial(there_and_back, "dual-chain"),
+        "dual-chain, kept and shared": partial(there_and_back, "dual-chain", asks="source"),
+        **{name: partial(there_and_back, name) for name in others if name != "null-text"},
+    }
+    if "null-text" in others:
+        runs["null-text, w = 7.5"] = partial(there_and_back, "null-text", 7.5)
+    found = []
+    for repeat in range(repeats + 1):
+        for name, go in tqdm(runs.items(), "speed", leave=False, delay=1):
+            before, start = model.rows, _now(model)
+            with _network_time(model) as network:
+                error = go()
+            seconds = _now(model) - start
+            outside = 1 - sum(network) / seconds
+            row = {"run": name, "seconds": seconds, "outside": outside, "latent max": error}
+            if repeat:  # the first warms up
+                found.append(row | {"rows": model.rows - before})
+    table = pd.DataFrame(found).groupby("run", sort=False).median().reset_index()
+    published = table.loc[table["run"] == "as published", "seconds"].item()
+    return table.assign(speedup=published / table["seconds"])
+
+
+@contextmanager
+def _network_time(model: StableDiffusion) -> Iterator[list[float]]:
+    """Seconds of every call of the UNet while the block runs."""
+    calls: list[float] = []
+    starts: list[float] = []
+    before = model.unet.register_forward_pre_hook(lambda *_: starts.append(_now(model)))
+    after = model.unet.register_forward_hook(lambda *_: calls.append(_now(model) - starts.pop()))
+    try:
+        yield calls
+    finally:
+        before.remove()
+        after.remove()
+
+
+def throughput(
+    model: StableDiffusion, batches: Iterable[int] = (1, 2, 4, 8, 16), steps: int = 20
+) -> pd.DataFrame:
+    """Pictures reconstructed per second by the dual chain at w = 1, by batch size."""
+    rows = []
+    for size in tqdm(list(batches), "batch sizes", leave=False, delay=1):
+        pictures = held_out(size)
+        x = model.encode([picture for picture, _ in pictures])
+        condition = model.condition([prompt for _, prompt in pictures])
+        seconds = []
+        for _ in range(3):
+            start = _now(model)
+            reconstruct(model, invert(model, x, condition, "dual-chain", steps))
+            seconds.append(_now(model) - start)
+        rows.append({"batch": size, "pictures per second": size / float(np.median(seconds))})
+    table = pd.DataFrame(rows)
+    return table.assign(ideal=table["batch"] * table["pictures per second"][0] / table["batch"][0])
 
 
 @torch.no_grad()

@@ -137,6 +137,24 @@ def reconstruction(
             typer.echo(table.to_string(index=False, float_format="%.4g"))
 
 
+@benchmark.command()
+def speed(
+    steps: Annotated[int, typer.Option(help="DDIM steps")] = 50,
+    repeats: Annotated[int, typer.Option(help="timed repeats")] = 3,
+    model: ModelOption = "scenes",
+    device: DeviceOption = "auto",
+) -> None:
+    """Time one reconstruction against the authors' order of calls, and pictures per second."""
+    from erddci import benchmark as bench
+    from erddci.data import held_out
+
+    with _plain_errors():
+        loaded = _load(model, device)
+        table = bench.speed(loaded, held_out(1)[0], steps, repeats)
+        typer.echo(table.to_string(index=False, float_format="%.4g"))
+        typer.echo(bench.throughput(loaded).to_string(index=False, float_format="%.4g"))
+
+
 train = typer.Typer(
     help="Train the embedded model part by part: vae, denoiser, reader; then publish and judge.",
     no_args_is_help=True,

@@ -118,6 +118,18 @@ def test_tables_are_written_from_one_frame(tiny, tmp_path):
     assert json.loads((tmp_path / "table_x.json").read_text())["model"] == tiny.name
 
 
+def test_speed_counts_rows_of_every_order_of_calls(tiny, pictures):
+    table = benchmark.speed(tiny, pictures[0], steps=4, repeats=1, others=("edict", "null-text"))
+    rows = dict(zip(table["run"], table["rows"], strict=True))
+    assert [rows[name] for name in list(rows)[:4]] == [16, 8, 5, 16]
+    assert list(rows)[4] == "null-text, w = 7.5" and 4 < rows["null-text, w = 7.5"] <= 14 * 4 + 8
+    assert (table["latent max"][:3] < 1e-12).all()
+    assert table["speedup"][0] == 1 and (table["seconds"] > 0).all()
+    assert table["outside"].between(0, 1).all()
+    sizes = benchmark.throughput(tiny, (1, 2), steps=2)
+    assert sizes["ideal"][1] == 2 * sizes["pictures per second"][0]
+
+
 def test_two_processes_share_a_run_and_find_the_same(tiny_folder, tmp_path):
     command = ["benchmark", "reconstruction", "--model", str(tiny_folder), "--device", "cpu"]
     command += ["--methods", "ddim", "--methods", "edict", "--scenes", "3", "--batch", "1"]
