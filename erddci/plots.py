@@ -100,9 +100,8 @@ def error_accumulation(
 
 def _error_by_node(ax: Axes, frame: pd.DataFrame, colours: Mapping[float, str]) -> None:
     last = frame["node"].max()
-    for (w, inverted), group in frame[frame["node"] < last].groupby(
-        ["guidance_scale", "inverted"]
-    ):
+    walks = frame[frame["node"] < last].sort_values("inverted", ascending=False, kind="stable")
+    for (w, inverted), group in walks.groupby(["guidance_scale", "inverted"], sort=False):
         if w == 1 and inverted == "same scale":
             continue  # the same walk as inverting unguided
         error = group.groupby("node")["latent rms"].quantile([0.25, 0.5, 0.75]).unstack()
@@ -112,7 +111,7 @@ def _error_by_node(ax: Axes, frame: pd.DataFrame, colours: Mapping[float, str]) 
         if inverted == "unguided":
             ax.fill_between(error.index, error[0.25], error[0.75], color=colours[w], alpha=0.15)
     ax.set(yscale="log", xlabel="node i on the way back (N is noise, 0 the image)")
-    ax.set(ylabel="RMS latent error", title="DDIM's error grows towards the image")
+    ax.set(ylabel="RMS latent error", title="DDIM's error builds up on the way back")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.invert_xaxis()
     ax.legend()
@@ -123,12 +122,13 @@ def _psnr_by_scale(ax: Axes, frame: pd.DataFrame, floor: float) -> None:
     for inverted, marker in (("unguided", "o-"), ("same scale", "s--")):
         values = ends[ends["inverted"] == inverted].groupby("guidance_scale")["psnr input"]
         label = "inverted at w = 1" if inverted == "unguided" else "inverted at w too"
-        ax.plot(values.median(), marker, color=COLOURS["ddim"], label=label, markersize=4)
+        ax.plot(values.median(), marker, color=COLOURS["original"], label=label, markersize=4)
     ax.axhline(floor, color=COLOURS["floor"], linewidth=1, linestyle=":")
     right = frame["guidance_scale"].max()
     offset = {"xytext": (0, -11), "textcoords": "offset points", "ha": "right"}
     ax.annotate("VAE round trip: the floor", (right, floor), **offset)
     ax.set(xlabel="guidance scale w", ylabel="PSNR to the input image (dB)")
+    ax.set_xticks(sorted(frame["guidance_scale"].unique()))
     ax.set_title("… and guidance amplifies it")
     ax.legend(loc="lower left")
 
@@ -266,7 +266,7 @@ def step_size(frame: pd.DataFrame) -> Figure:
             2 * first["latent rms"] * first["steps"] / steps,
             ":",
             color="black",
-            label="1/N",
+            label="slope of 1/N",
         )
         ax.set(
             xscale="log", yscale="log", xlabel="steps N", ylabel="RMS latent error at the image"
@@ -377,6 +377,6 @@ def _picture_row(axes: Sequence[Axes], images: Sequence[np.ndarray], label: str)
 
 
 def _lighten(colour: str, count: int) -> list[Any]:
-    """Shades from a colour to nearly white."""
-    mix = np.linspace(0, 0.85, count)[:, None]
+    """Shades from a colour towards white."""
+    mix = np.linspace(0, 0.75, count)[:, None]
     return [tuple(shade) for shade in (1 - mix) * np.array(to_rgb(colour)) + mix]
