@@ -127,6 +127,7 @@ def renoise(
 
     Source: ReNoise (Garibi et al. 2024, 2403.14602).
     """
+    _check_rounds(average)
     xs = [x]
     for i in grid.up():
         start, noises = x, []

@@ -495,6 +495,7 @@ def test_unknown_options_are_refused(toy, points, method):
         ("aidi", {"mixing": "best"}, "anderson, average, got 'best'"),
         ("aidi", {"rounds": 0}, "at least one round, got 0"),
         ("fixed-point", {"rounds": 0}, "at least one round, got 0"),
+        ("renoise", {"average": 0}, "at least one round, got 0"),
         ("edict", {"p": 0}, "p in .0, 1., got 0"),
         ("bdia", {"gamma": 2}, "gamma in .0, 1., got 2"),
     ],
