@@ -125,7 +125,9 @@ def reconstruction(
     with _plain_errors():
         chosen = bench.known_profile(profile)
         todo = bench.cases(
-            methods or METHODS, scales or chosen["scales"], steps or chosen["steps"]
+            methods or chosen.get("methods", METHODS),
+            scales or chosen["scales"],
+            steps or chosen["steps"],
         )
         state = bench.processes()
         shared = device == "auto" and state.num_processes > 1

@@ -11,7 +11,7 @@ import erddci
 from erddci.data import held_out
 from erddci.guidance import Condition
 from erddci.images import ImageChanged
-from erddci.metrics import psnr, ssim
+from erddci.metrics import lpips, psnr, ssim
 from erddci.model import EMBEDDED
 from erddci.scenes.reader import answers, load_reader
 from erddci.scenes.render import render
@@ -62,6 +62,7 @@ def check_exactness(model, pictures, prompts, limit):
         assert (ddim >= 100 * drift[0]).all()
         for reference, picture in zip(round_trip, model.decode(back.image), strict=True):
             assert ssim(reference, picture) >= 0.9999
+            assert lpips(reference, picture) <= 1e-4
 
 
 def test_scenes_come_back(scenes, batch):
@@ -70,6 +71,18 @@ def test_scenes_come_back(scenes, batch):
 
 def test_scenes_come_back_in_double_precision(scenes64, batch):
     check_exactness(scenes64, *map(list, zip(*batch, strict=True)), limit=1e-10)
+
+
+@pytest.mark.parametrize("w", [1, 7.5])
+@pytest.mark.parametrize(
+    "method", [name for name, m in erddci.METHODS.items() if m.reversible != "approximate"]
+)
+def test_exact_methods_are_exact_on_scenes(scenes64, batch, method, w):
+    picture, prompt = batch[0]
+    condition = scenes64.condition(prompt, guidance_scale=w)
+    path = erddci.invert(scenes64, scenes64.encode(picture), condition, method, 20)
+    drift = path.drift(erddci.reconstruct(scenes64, path)).max()
+    assert drift < 1e-10 * max(1, path.xs.abs().max())
 
 
 def test_photographs_come_back(scenes):
