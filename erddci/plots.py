@@ -14,7 +14,7 @@ from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -344,26 +344,31 @@ def cost_quality(frame: pd.DataFrame, kinds: Mapping[str, str], best: float = 13
                 )  # fmt: skip
             _label_points(ax, part, best)
             ax.set(xscale="log", xlabel="network rows, both ways", title=f"w = {w:g}")
+            ax.set(xlim=(part["rows"].min() * 0.85, part["rows"].max() * 2), ylim=(0, best + 30))
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_locator(NullLocator())
         axes[0, 0].set_ylabel("PSNR to the VAE round trip (dB)")
-        axes[0, 0].legend(loc="best")
+        axes[0, 0].legend(loc="lower right")
     return figure
 
 
 def _label_points(ax: Axes, frame: pd.DataFrame, best: float) -> None:
-    """Name every point to its right, names pushed apart where points are close in height."""
+    """Name the points, those that coincide with one label; labels of one height keep apart."""
+    marks: dict[tuple[float, float], list[str]] = {}
+    for row in frame.sort_values(["psnr vae", "rows"]).to_dict("records"):
+        way = f" (up at w = {row['inverted_at']:g})" if row["named"] else ""
+        place = (row["rows"], round(min(row["psnr vae"], best)))
+        marks.setdefault(place, []).append(row["method"] + way)
     lowest = -np.inf
-    for row in frame.sort_values("psnr vae").to_dict("records"):
-        height = max(min(row["psnr vae"], best), lowest + 4)
-        lowest = height
-        way = f", inverted at {row['inverted_at']:g}" if row["named"] else ""
+    for (rows, quality), names in marks.items():
+        height = max(quality, lowest + 5)
+        lowest = height + 8 * (len(names) - 1)
         ax.annotate(
-            row["method"] + way,
-            (row["rows"], min(row["psnr vae"], best)),
-            (row["rows"] * 1.12, height),
-            fontsize=7,
-            va="center",
+            "\n".join(names[::-1]), (rows, quality), (rows * 1.12, height),
+            fontsize=7, va="bottom" if len(names) > 1 else "center",
             arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "grey"},
-        )
+        )  # fmt: skip
 
 
 def _picture_row(axes: Sequence[Axes], images: Sequence[np.ndarray], label: str) -> None:

@@ -1,0 +1,18 @@
+"""Quality against cost: PSNR to the VAE round trip by network rows, one point a method.
+
+Medians of ten held-out scenes in 10 steps with bootstrap 95 % intervals; what exceeds 130 dB, and
+what returns to the last bit, is drawn there.  SPDInv is left out: it is many times slower.
+"""
+
+from erddci import METHODS, benchmark, plots
+from erddci.record import FIGURES
+
+
+def draw(model, folder=FIGURES / "table_reconstruction"):
+    """Draw the benchmark's rows; what is missing of them is measured first."""
+    rows = benchmark.profile(model, "table", folder)
+    rows["rows"] = rows["rows up"] + rows["rows back"]
+    table = benchmark.summary(rows, ("psnr vae", "rows"))
+    table["named"] = table.duplicated(["method", "guidance_scale"], keep=False)
+    kinds = {name: method.reversible for name, method in METHODS.items()}
+    return plots.cost_quality(table, kinds), {"medians": table}

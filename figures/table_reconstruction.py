@@ -1,0 +1,19 @@
+"""Reconstruction of ten held-out scenes in 10 steps: medians and bootstrap 95 % intervals.
+
+PSNR, SSIM and LPIPS (AlexNet) are against the VAE round trip of each scene; "inf" is a picture that
+came back to the last bit. SPDInv is left out: it is many times slower than the rest.
+"""
+
+from erddci import METHODS, benchmark
+from erddci.record import FIGURES
+
+
+def table(model, folder=FIGURES / "table_reconstruction"):
+    """Summarise the benchmark's rows; what is missing of them is measured first."""
+    rows = benchmark.profile(model, "table", folder)
+    rows["rows"] = rows["rows up"] + rows["rows back"]
+    rows["seconds"] = rows["seconds up"] + rows["seconds back"]
+    columns = ("psnr vae", "ssim vae", "lpips vae", "latent max", "rows", "seconds")
+    found = benchmark.summary(rows, columns)
+    found.insert(1, "reversible", [METHODS[name].reversible for name in found["method"]])
+    return found
