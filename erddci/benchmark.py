@@ -150,7 +150,7 @@ def run(
     path = folder / f"rows-{state.process_index}.csv"
     _mend(path)
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if not file.tell():
             writer.writeheader()
         for case, numbers in bar:
