@@ -5,12 +5,12 @@ what returns to the last bit, is drawn there.  SPDInv is left out: it is many ti
 """
 
 from erddci import METHODS, benchmark, plots
-from erddci.record import FIGURES
+from erddci.record import rows_folder
 
 
-def draw(model, folder=FIGURES / "table_reconstruction"):
+def draw(model, folder=None):
     """Draw the benchmark's rows; what is missing of them is measured first."""
-    rows = benchmark.profile(model, "table", folder)
+    rows = benchmark.profile(model, "table", folder or rows_folder(model))
     rows["rows"] = rows["rows up"] + rows["rows back"]
     table = benchmark.summary(rows, ("psnr vae", "rows"))
     table["named"] = table.duplicated(["method", "guidance_scale"], keep=False)

@@ -5,12 +5,12 @@ that came back to the last bit. SPDInv is left out: it is many times slower than
 """
 
 from erddci import METHODS, benchmark
-from erddci.record import FIGURES
+from erddci.record import rows_folder
 
 
-def table(model, folder=FIGURES / "table_reconstruction"):
+def table(model, folder=None):
     """Summarise the benchmark's rows; what is missing of them is measured first."""
-    rows = benchmark.profile(model, "table", folder)
+    rows = benchmark.profile(model, "table", folder or rows_folder(model))
     rows["rows"] = rows["rows up"] + rows["rows back"]
     rows["seconds"] = rows["seconds up"] + rows["seconds back"]
     columns = ("psnr vae", "ssim vae", "lpips vae", "latent max", "rows", "seconds")
