@@ -6,21 +6,26 @@ source = model.condition(example.source)
 path = erddci.invert(model, model.encode(example.image), source, method="dual-chain")
 back = erddci.reconstruct(model, path)
 path.drift(back).max()
+edited = erddci.edit(model, path, model.condition(example.target, guidance_scale=3))
 """
 
 from erddci.data import examples, photographs
+from erddci.editing import edit
 from erddci.grid import Grid, move
-from erddci.guidance import Condition
+from erddci.guidance import DYNAMIC, Condition, Dynamic
 from erddci.inversion import METHODS, invert, reconstruct
 from erddci.model import StableDiffusion, load
 from erddci.trajectory import Trajectory
 
 __all__ = [
+    "DYNAMIC",
     "METHODS",
     "Condition",
+    "Dynamic",
     "Grid",
     "StableDiffusion",
     "Trajectory",
+    "edit",
     "examples",
     "invert",
     "load",

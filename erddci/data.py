@@ -10,7 +10,22 @@ import skimage.data
 from PIL import Image
 
 from erddci.scenes.render import render
-from erddci.scenes.scene import HELD_OUT_SEEDS, Scene, Thing, add, caption, change, draw, remove
+from erddci.scenes.scene import (
+    ATTRIBUTES,
+    FLOORS,
+    HELD_OUT_SEEDS,
+    Attribute,
+    Scene,
+    Thing,
+    add,
+    caption,
+    change,
+    draw,
+    draw_thing,
+    remove,
+)
+
+KINDS = ("colour", "shape", "material", "size", "floor", "replace", "remove", "add")
 
 
 @dataclass(frozen=True)
@@ -39,21 +54,74 @@ class Example:
 def examples() -> list[Example]:
     """Eight held-out scenes, one for each kind of edit, the same every time."""
     added = Thing("large", "blue", "matte", "cube", x=0.85, z=0.1, turn=0.6)
-    return [
-        _example("colour", 13, lambda s: change(s, 0, colour="red")),
-        _example("shape", 16, lambda s: change(s, 0, shape="sphere")),
-        _example("material", 17, lambda s: change(s, 1, material="shiny")),
-        _example("size", 35, lambda s: change(s, 0, size="large")),
-        _example("floor", 11, lambda s: change(s, floor="navy")),
-        _example("replace", 33, lambda s: change(s, 1, colour="green", shape="sphere")),
-        _example("remove", 14, lambda s: remove(s, 1)),
-        _example("add", 5, lambda s: add(s, added)),
+    chosen: list[tuple[str, int, Callable[[Scene], Scene]]] = [
+        ("colour", 13, lambda s: change(s, 0, colour="red")),
+        ("shape", 16, lambda s: change(s, 0, shape="sphere")),
+        ("material", 17, lambda s: change(s, 1, material="shiny")),
+        ("size", 35, lambda s: change(s, 0, size="large")),
+        ("floor", 11, lambda s: change(s, floor="navy")),
+        ("replace", 33, lambda s: change(s, 1, colour="green", shape="sphere")),
+        ("remove", 14, lambda s: remove(s, 1)),
+        ("add", 5, lambda s: add(s, added)),
     ]
+    drawn = [(kind, draw(HELD_OUT_SEEDS[index]), edit) for kind, index, edit in chosen]
+    return [_example(kind, before, edit(before)) for kind, before, edit in drawn]
 
 
-def _example(name: str, index: int, edit: Callable[[Scene], Scene]) -> Example:
-    before = draw(HELD_OUT_SEEDS[index])
-    after = edit(before)
+def edits(count: int, kinds: tuple[str, ...] = KINDS, start: int = 10_000) -> list[Example]:
+    """`count` held-out scenes, each with one edit drawn at random; the kinds take turns.
+
+    An edit changes one attribute of one thing, or the floor; "replace" changes colour and shape
+    of a thing, "remove" and "add" take one of two things away and put a second one in.
+
+    Raises:
+        ValueError: an unknown kind, or more edits than were held out.
+    """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise ValueError(
+            f"expected some of {', '.join(KINDS)}, got {', '.join(unknown) or 'none'}"
+        )
+    if not 0 <= start <= start + 20 * count <= len(HELD_OUT_SEEDS):
+        raise ValueError(f"expected seeds within {len(HELD_OUT_SEEDS)}, got {start} + 20·{count}")
+    found, seeds = [], iter(HELD_OUT_SEEDS[start:])
+    while len(found) < count:
+        seed, kind = next(seeds), kinds[len(found) % len(kinds)]
+        before = draw(seed)
+        try:
+            after = _edit(before, kind, np.random.default_rng(seed))
+        except ValueError:  # the edit does not fit this scene; it may fit the next
+            continue
+        found.append(_example(kind, before, after))
+    return found
+
+
+def _edit(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
+    """The scene after an edit of a kind, whose free choices are drawn from `rng`.
+
+    Raises:
+        ValueError: a scene that the edit does not fit, or too full for what was drawn.
+    """
+    index = int(rng.integers(len(scene.things)))
+
+    def other(values: tuple[str, ...], than: str) -> str:
+        return str(rng.choice([value for value in values if value != than]))
+
+    def different(*names: Attribute) -> dict[str, str]:
+        thing = scene.things[index]
+        return {name: other(ATTRIBUTES[name], getattr(thing, name)) for name in names}
+
+    if kind == "floor":
+        return change(scene, floor=other(tuple(FLOORS), scene.floor))
+    if kind == "remove":
+        return remove(scene, index)
+    if kind == "add":
+        return add(scene, draw_thing(rng))
+    names: tuple[Attribute, ...] = ("colour", "shape") if kind == "replace" else (kind,)  # type: ignore[assignment]
+    return change(scene, index, **different(*names))
+
+
+def _example(name: str, before: Scene, after: Scene) -> Example:
     first, second = render(before), render(after)
     return Example(
         name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -13,6 +14,47 @@ from erddci.grid import Grid
 
 
 @dataclass(frozen=True)
+class Dynamic:
+    """Dynamic control of guidance over a walk, in three forms that combine.
+
+    This is our own formulation: the paper names a dynamic control strategy for high guidance, but
+    its formula was not available to us.
+
+    Args:
+        window: D1, the timesteps (lowest, highest) between which guidance acts; outside, w = 1.
+        fade: D1, the power of t/T that guidance is scaled by: 0 for none, larger ends it sooner
+            on the way to the image.
+        mirrored: D2, whether the auxiliary chain climbs under the guidance of the way back.
+        anchor: D3, the share in [0, 1] of the distance to the stored chain that every step of the
+            way back is pulled by.
+        clip: D3, the most that guidance may add to the noise, in units of the RMS of ε_c.
+    """
+
+    window: tuple[float, float] = (0.0, 1000.0)
+    fade: float = 0.0
+    mirrored: bool = False
+    anchor: float = 0.0
+    clip: float = math.inf
+
+    def __post_init__(self) -> None:
+        low, high = self.window
+        if not (low <= high and self.fade >= 0 and 0 <= self.anchor <= 1 and self.clip > 0):
+            raise ValueError(
+                "expected window = (lowest, highest), fade ≥ 0, anchor in [0, 1] and clip > 0, "
+                f"got {self}"
+            )
+
+    def share(self, t: Tensor) -> Tensor:
+        """How much of w − 1 acts at timesteps t, in [0, 1]."""
+        low, high = self.window
+        return (t / 1000) ** self.fade * ((t >= low) & (t <= high))
+
+
+# Fading, mirrored guidance: of the forms that we measured the best for edits, and exact at any w.
+DYNAMIC = Dynamic(fade=4.0, mirrored=True)
+
+
+@dataclass(frozen=True)
 class Condition:
     """What the network is told: a prompt, what guidance pushes away from, and how hard.
 
@@ -21,16 +63,44 @@ class Condition:
         null: encoded negative prompt, usually of the empty prompt [1 or B, L, D].
         guidance_scale: w in ε_u + w(ε_c − ε_u); 1 is plain conditional, 0 unconditional.
         prompt: the words, for labels.
+        dynamic: how w changes over a walk; by default it does not.
     """
 
     text: Tensor
     null: Tensor
     guidance_scale: float = 1.0
     prompt: str = ""
+    dynamic: Dynamic | None = None
 
-    def at(self, guidance_scale: float) -> Condition:
-        """The same prompt under another guidance scale."""
-        return replace(self, guidance_scale=guidance_scale)
+    def at(self, guidance_scale: float, dynamic: Dynamic | None = None) -> Condition:
+        """The same prompt under another guidance scale, constant unless `dynamic` is given."""
+        return replace(self, guidance_scale=guidance_scale, dynamic=dynamic)
+
+    @property
+    def climb(self) -> Condition:
+        """What the dual chain is to be inverted under: w = 1, unless guidance is mirrored."""
+        return self if self.dynamic and self.dynamic.mirrored else self.at(1)
+
+    def rows(self, start: int, stop: int, of: int) -> Condition:
+        """The part for some samples of a batch `of` so many."""
+        text, null = _rows(self.text, of), _rows(self.null, of)
+        return replace(self, text=text[start:stop], null=null[start:stop])
+
+    def scale(self, t: Tensor) -> Tensor:
+        """The guidance scale w at timesteps t, float64 on the CPU."""
+        if self.dynamic is None:
+            return torch.full(t.shape, self.guidance_scale, dtype=torch.float64)
+        return 1 + (self.guidance_scale - 1) * self.dynamic.share(t.cpu().double())
+
+    def guided(self, unconditional: Tensor, conditional: Tensor, t: Tensor) -> Tensor:
+        """Guided noise ε_u + w(ε_c − ε_u) [B, C, H, W] at timesteps t, [] or [B]."""
+        w, change = self.scale(t).to(conditional), conditional - unconditional
+        w = w.reshape(-1, 1, 1, 1)
+        if self.dynamic is None or self.dynamic.clip == math.inf:
+            return unconditional + w * change
+        push = (w - 1) * change
+        most = self.dynamic.clip * _rms(conditional) / _rms(push)
+        return conditional + push * most.nan_to_num(1.0, 1.0).clamp(max=1)
 
     def same(self, other: Condition) -> bool:
         """Whether the network gives the same noise under both."""
@@ -38,7 +108,8 @@ class Condition:
             return False
         ends = [(self.text, other.text)] * (self.guidance_scale != 0)
         ends += [(self.null, other.null)] * (self.guidance_scale != 1)
-        return all(torch.equal(mine, theirs) for mine, theirs in ends)
+        alike = self.guidance_scale == 1 or self.dynamic == other.dynamic
+        return alike and all(torch.equal(mine, theirs) for mine, theirs in ends)
 
 
 class Denoiser(Protocol):
@@ -60,7 +131,7 @@ Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def guide(predict: Predict, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-    """Guided noise ε_u + w(ε_c − ε_u) at one network row per sample if w is 0 or 1, else two.
+    """Guided noise ε_u + w(ε_c − ε_u) at one network row per sample if all w are 0 or 1, else two.
 
     Args:
         predict: the network, (x [B, C, H, W], t [B], text [B, L, D]) to noise [B, C, H, W].
@@ -71,20 +142,25 @@ def guide(predict: Predict, x: Tensor, t: Tensor, condition: Condition) -> Tenso
     diffusers, where w = 1 is unguided.
     """
     rows = len(x)
-    w, t = condition.guidance_scale, t.expand(rows)
+    t = t.expand(rows)
+    w = condition.scale(t)
     text, null = _rows(condition.text, rows), _rows(condition.null, rows)
-    if w == 1:
+    if (w == 1).all():
         return predict(x, t, text)
-    if w == 0:
+    if (w == 0).all():
         return predict(x, t, null)
     both = predict(torch.cat([x, x]), torch.cat([t, t]), torch.cat([null, text]))
     unconditional, conditional = both.chunk(2)
-    return guided(unconditional, conditional, w)
+    return condition.guided(unconditional, conditional, t)
 
 
-def guided(unconditional: Tensor, conditional: Tensor, w: float) -> Tensor:
-    """Guided noise ε_u + w(ε_c − ε_u) of two predictions [B, C, H, W]."""
-    return unconditional + w * (conditional - unconditional)
+def steer(
+    model: Denoiser, x: Tensor, t: Tensor, condition: Condition, conditional: Tensor
+) -> Tensor:
+    """Guided noise whose conditional part is known already: a network row if w ≠ 1 at t ([])."""
+    if condition.scale(t) == 1:
+        return conditional
+    return condition.guided(model(x, t, condition.at(0)), conditional, t)
 
 
 def _rows(text: Tensor, rows: int) -> Tensor:
@@ -93,3 +169,7 @@ def _rows(text: Tensor, rows: int) -> Tensor:
             f"expected one prompt or one for each of {rows} latents, got {len(text)} prompts"
         )
     return text.repeat(rows // len(text), 1, 1)
+
+
+def _rms(x: Tensor) -> Tensor:
+    return x.square().mean((1, 2, 3), keepdim=True).sqrt()

@@ -3,7 +3,8 @@
 A method is a pair of functions of one shape:
 
 * ``method(model, x, condition, grid, **options)`` walks from an image to noise, and
-* ``method_back(model, path, condition)`` walks back along what the first one returned.
+* ``method_back(model, path, condition, after)`` walks back along what the first one returned;
+  `after(x, i)` may change the latent with which each step arrives at node i.
 
 Both return a `Trajectory`.  A method sees a model only as ``model(x, t, condition) -> ε``;
 guidance is the condition's business, noise levels are the grid's.  The symbols are those of
@@ -23,12 +24,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from erddci.grid import Grid
-from erddci.guidance import Condition, Denoiser, guided
+from erddci.guidance import Condition, Denoiser, steer
 from erddci.trajectory import Trajectory
 
 # A step from node i − 1 to node i cannot ask for the noise at x_i, which it does not have yet.
 # Both conventions ask at x_{i−1}; they differ in the timestep that the network is told.
 LAGS = {"target": 0, "source": -1}
+
+After = Callable[[Tensor, int], Tensor]
+
+
+def same(x: Tensor, i: int) -> Tensor:
+    """Leave the latent at node i as it is."""
+    return x
 
 
 def ddim(
@@ -49,13 +57,15 @@ def ddim(
     return Trajectory(grid, torch.stack(xs), condition)
 
 
-def ddim_back(model: Denoiser, path: Trajectory, condition: Condition) -> Trajectory:
+def ddim_back(
+    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+) -> Trajectory:
     """DDIM sampling from the noise that inversion found, at N network calls."""
     grid, x = path.grid, path.noise
     xs = [x]
     for i in grid.down():
         eps = model(x, grid.t[i], condition)
-        x = grid.move(x, eps, i, i - 1)
+        x = after(grid.move(x, eps, i, i - 1), i - 1)
         xs.append(x)
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
@@ -191,7 +201,7 @@ def null_text(
 
     def step(null: Tensor, x: Tensor, eps: Tensor, i: int) -> Tensor:
         unconditional = model(x, grid.t[i], replace(condition, null=null).at(0))
-        return grid.move(x, guided(unconditional, eps, w), i, i - 1)
+        return grid.move(x, condition.guided(unconditional, eps, grid.t[i]), i, i - 1)
 
     def miss(null: Tensor, x: Tensor, eps: Tensor, i: int) -> Tensor:
         return (step(null, x, eps, i) - path.xs[i - 1]).square().flatten(1).mean(1)
@@ -207,13 +217,15 @@ def null_text(
     return replace(path, condition=condition, kept={"null": torch.stack(nulls)})
 
 
-def null_text_back(model: Denoiser, path: Trajectory, condition: Condition) -> Trajectory:
+def null_text_back(
+    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+) -> Trajectory:
     """DDIM sampling in which every step has its own null embedding."""
     grid, x = path.grid, path.noise
     xs = [x]
     for i in grid.down():
         eps = model(x, grid.t[i], replace(condition, null=path.kept["null"][i - 1]))
-        x = grid.move(x, eps, i, i - 1)
+        x = after(grid.move(x, eps, i, i - 1), i - 1)
         xs.append(x)
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
@@ -228,18 +240,21 @@ def negative_prompt(
     return ddim(model, x, condition.at(1), grid, asks=asks)
 
 
-def negative_prompt_back(model: Denoiser, path: Trajectory, condition: Condition) -> Trajectory:
+def negative_prompt_back(
+    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+) -> Trajectory:
     """DDIM sampling with the source prompt in place of the null one.
 
     Under the source prompt both rows of guidance agree, so every w walks as w = 1 does.
     """
-    return ddim_back(model, path, replace(condition, null=path.condition.text))
+    return ddim_back(model, path, replace(condition, null=path.condition.text), after)
 
 
 def proximal_back(
     model: Denoiser,
     path: Trajectory,
     condition: Condition,
+    after: After = same,
     *,
     quantile: float = 0.7,
     below: int = 400,
@@ -253,7 +268,7 @@ def proximal_back(
 
     Source: ProxEdit (Han et al. 2023, 2306.05414), with hard thresholds.
     """
-    grid, x, w = path.grid, path.noise, condition.guidance_scale
+    grid, x = path.grid, path.noise
     xs = [x]
     for i in grid.down():
         source = model(x, grid.t[i], path.condition.at(1))
@@ -261,10 +276,12 @@ def proximal_back(
         size = difference.abs().flatten(1)
         strong = size > size.quantile(quantile, dim=1, keepdim=True)
         strong = strong.reshape(x.shape).to(x)
-        x = grid.move(x, guided(source, source + strong * difference, w), i, i - 1)
+        eps = condition.guided(source, source + strong * difference, grid.t[i])
+        x = grid.move(x, eps, i, i - 1)
         if grid.t[i] < below:
             near = F.max_pool2d(strong, 2 * reach + 1, stride=1, padding=reach)
             x = torch.where(near > 0, x, path.xs[i - 1])
+        x = after(x, i - 1)
         xs.append(x)
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
@@ -288,13 +305,15 @@ def direct(
     return replace(path, condition=condition, kept=kept)
 
 
-def direct_back(model: Denoiser, path: Trajectory, condition: Condition) -> Trajectory:
+def direct_back(
+    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+) -> Trajectory:
     """DDIM sampling, put back on the inverted path by an offset after every step."""
     grid, x = path.grid, path.noise
     xs = [x]
     for i in grid.down():
         x = grid.move(x, model(x, grid.t[i], condition), i, i - 1)
-        x = x + path.kept["offset"][i - 1]
+        x = after(x + path.kept["offset"][i - 1], i - 1)
         xs.append(x)
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
@@ -326,13 +345,15 @@ def edit_friendly(
     return Trajectory(grid, xs, condition, {"map": torch.stack(maps[::-1])})
 
 
-def edit_friendly_back(model: Denoiser, path: Trajectory, condition: Condition) -> Trajectory:
+def edit_friendly_back(
+    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+) -> Trajectory:
     """DDPM sampling with the kept noise maps in place of fresh noise."""
     grid, x = path.grid, path.noise
     xs = [x]
     for i in grid.down():
         mean = grid.move(x, model(x, grid.t[i], condition), i, i - 1, grid.spread(i))
-        x = mean + path.kept["map"][i - 1]
+        x = after(mean + path.kept["map"][i - 1], i - 1)
         xs.append(x)
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
@@ -361,7 +382,9 @@ def edict(
     return Trajectory(grid, xs, condition, {"y": ys, "p": torch.tensor(p, dtype=torch.float64)})
 
 
-def edict_back(model: Denoiser, path: Trajectory, condition: Condition) -> Trajectory:
+def edict_back(
+    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+) -> Trajectory:
     """Undo `edict` step by step: the same calls in reverse order."""
     grid, p = path.grid, path.kept["p"]
     pairs = [torch.stack([path.noise, path.kept["y"][-1]])]
@@ -371,7 +394,7 @@ def edict_back(model: Denoiser, path: Trajectory, condition: Condition) -> Traje
         y = grid.move(y, model(x, grid.t[i], condition), i, i - 1)
         x = p * x + (1 - p) * y
         y = p * y + (1 - p) * x
-        pairs.append(_turn(torch.stack([x, y]), i))
+        pairs.append(_turn(torch.stack([after(x, i - 1), after(y, i - 1)]), i))
     xs, ys = torch.stack(pairs[::-1], dim=1)
     return replace(path, xs=xs, condition=condition, kept={**path.kept, "y": ys})
 
@@ -429,7 +452,9 @@ def _two_step(
     return Trajectory(grid, torch.stack(xs), condition, {"gamma": gamma})
 
 
-def two_step_back(model: Denoiser, path: Trajectory, condition: Condition) -> Trajectory:
+def two_step_back(
+    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+) -> Trajectory:
     """Walk BDIA's or O-BELM's formula down from the last two latents of the path."""
     grid, gamma = path.grid, path.kept["gamma"]
     xs = [path.xs[-1], path.xs[-2]]
@@ -437,7 +462,7 @@ def two_step_back(model: Denoiser, path: Trajectory, condition: Condition) -> Tr
         above, x = xs[-2:]
         eps = model(x, grid.t[i], condition)
         excess = above - grid.move(x, eps, i, i + 1)
-        xs.append(grid.move(x, eps, i, i - 1) + gamma[i] * excess)
+        xs.append(after(grid.move(x, eps, i, i - 1) + gamma[i] * excess, i - 1))
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
 
@@ -446,29 +471,34 @@ def dual_chain(
 ) -> Trajectory:
     """Dual-Chain Inversion: the auxiliary chain moves along the noise where the original arrives.
 
-    The original chain z is DDIM inversion.  The auxiliary chain x starts with it and climbs to
-    node i along ε(z_i, t_i), which the way back can ask for again, so it retraces x exactly, for
-    any network and prompt.  Both chains and the noise are kept: `xs` is the auxiliary chain,
-    `kept["z"]` the original, `kept["eps"][i − 1]` is ε(z_i, t_i).
+    The original chain z is DDIM inversion at w = 1.  The auxiliary chain x starts with it and
+    climbs to node i along ε(z_i, t_i), which the way back can ask for again, so it retraces x
+    exactly, for any network and prompt.  Both chains and the noise are kept: `xs` is the auxiliary
+    chain, `kept["z"]` the original, `kept["eps"][i − 1]` is ε(z_i, t_i).
 
     Asked at "target" timesteps, as the authors do, it costs 2N network calls; at "source"
-    timesteps ε(z_i, t_i) also moves z on to node i + 1, and N + 1 calls are enough.
+    timesteps ε(z_i, t_i) also moves z on to node i + 1, and N + 1 calls are enough.  Under
+    guidance only the auxiliary chain is guided, at N unconditional calls more.
 
-    Source: ERDDCI (Dai et al. 2024, 2410.14247), as its reconstruction code computes it.
+    Source: ERDDCI (Dai et al. 2024, 2410.14247), as its reconstruction code computes it; a guided
+    auxiliary chain is our addition.
     """
-    lag = _lag(asks)
-    z, zs, xs, noise = x, [x], [x], []
-    eps = model(z, grid.t[1 + lag], condition)
+    lag, xs, plain = _lag(asks), [x], condition.at(1)
+    z, zs, noise = x, [x], []
+    ahead = model(z, grid.t[1 + lag], plain)
     for i in grid.up():
-        z = grid.move(z, eps, i - 1, i)
-        arrived, eps = _ask(model, z, grid, (i, min(i + 1 + lag, grid.steps)), condition)
+        z = grid.move(z, ahead, i - 1, i)
+        arrived, ahead = _ask(model, z, grid, (i, min(i + 1 + lag, grid.steps)), plain)
+        arrived = steer(model, z, grid.t[i], condition, arrived)
         x = grid.move(x, arrived, i - 1, i)
         zs, xs, noise = [*zs, z], [*xs, x], [*noise, arrived]
     kept = {"z": torch.stack(zs), "eps": torch.stack(noise)}
     return Trajectory(grid, torch.stack(xs), condition, kept)
 
 
-def dual_chain_back(model: Denoiser, path: Trajectory, condition: Condition) -> Trajectory:
+def dual_chain_back(
+    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+) -> Trajectory:
     """Retrace the auxiliary chain along ε(z_i, t_i) of the kept original chain.
 
     Under the condition of the inversion that noise is kept too and no network call is made.
@@ -479,7 +509,7 @@ def dual_chain_back(model: Denoiser, path: Trajectory, condition: Condition) -> 
     known, xs = condition.same(path.condition), [x]
     for i in grid.down():
         eps = path.kept["eps"][i - 1] if known else model(z[i], grid.t[i], condition)
-        x = grid.move(x, eps, i, i - 1)
+        x = after(grid.move(x, eps, i, i - 1), i - 1)
         xs.append(x)
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
@@ -549,7 +579,7 @@ class Method:
     """
 
     up: Callable[..., Trajectory]
-    back: Callable[[Denoiser, Trajectory, Condition], Trajectory]
+    back: Callable[..., Trajectory]
     reversible: str
     guided: bool
     stores: str
@@ -744,7 +774,8 @@ def reconstruct(
 ) -> Trajectory:
     """Walk back from noise to the image along a path that `invert` returned.
 
-    Without a condition the path's own is used: the image should come back.
+    Without a condition the path's own is used: the image should come back.  Dynamic control that
+    anchors pulls each step towards the path.
 
     Raises:
         ValueError: the path was made by another model or an unknown method.
@@ -754,9 +785,17 @@ def reconstruct(
             f"expected a path of {model.name}, got one of {path.model or 'no model'}: "
             "invert the image with the model that is to reconstruct it"
         )
-    before = model.rows
-    back = _method(path.method).back(model, path, condition or path.condition)
+    before, condition = model.rows, condition or path.condition
+    back = _method(path.method).back(model, path, condition, anchored(path, condition))
     return replace(back, rows=(model.rows - before) / path.xs.shape[1])
+
+
+def anchored(path: Trajectory, condition: Condition) -> After:
+    """Pull a walk back towards its path by the share that the condition's dynamic control says."""
+    if condition.dynamic is None or condition.dynamic.anchor == 0:
+        return same
+    share = condition.dynamic.anchor
+    return lambda x, i: x + share * (path.xs[i] - x)
 
 
 def _method(name: str) -> Method:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from erddci.grid import Grid
-from erddci.guidance import Condition
+from erddci.guidance import Condition, Dynamic
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,35 @@ class Trajectory:
             )
         return (self.xs - other.xs.to(self.xs)).abs().flatten(2).amax(2)
 
+    def until(self, node: int) -> Trajectory:
+        """The part of the walk between the image and a node, 1…N.
+
+        Raises:
+            ValueError: no such node.
+        """
+        if not 1 <= node <= self.grid.steps:
+            raise ValueError(f"expected a node between 1 and {self.grid.steps}, got {node}")
+        grid = Grid(self.grid.t[: node + 1], self.grid.alphas[: node + 1])
+        # Kept tensors count nodes or steps; what counts neither belongs to the whole walk.
+        ends = {self.grid.steps + 1: node + 1, self.grid.steps: node}
+        kept = {
+            name: tensor[: ends[len(tensor)]] if tensor.ndim and len(tensor) in ends else tensor
+            for name, tensor in self.kept.items()
+        }
+        return replace(self, grid=grid, xs=self.xs[: node + 1], kept=kept)
+
+    def repeat(self, times: int) -> Trajectory:
+        """The same walk several times over in one batch, all samples first once, then again."""
+        kept = {
+            name: tensor.repeat(1, times, *[1] * (tensor.ndim - 2)) if tensor.ndim > 2 else tensor
+            for name, tensor in self.kept.items()
+        }
+        samples = self.xs.shape[1]
+        condition = self.condition.rows(0, samples, samples)
+        text, null = (e.repeat(times, 1, 1) for e in (condition.text, condition.null))
+        condition = replace(condition, text=text, null=null)
+        return replace(self, xs=self.xs.repeat(1, times, 1, 1, 1), kept=kept, condition=condition)
+
     def save(self, path: str | Path) -> Path:
         """Write the whole record to one safetensors file and return its path."""
         path = Path(path)
@@ -87,6 +116,7 @@ class Trajectory:
             "rows": self.rows,
             "guidance_scale": self.condition.guidance_scale,
             "prompt": self.condition.prompt,
+            "dynamic": self.condition.dynamic and asdict(self.condition.dynamic),
         }
         tensors = {
             "t": self.grid.t,
@@ -119,8 +149,10 @@ class Trajectory:
         except Exception as error:
             raise ValueError(f"{path} holds no trajectory: expected a file of `save`") from error
         kept = {n.removeprefix("kept."): v for n, v in tensors.items() if n.startswith("kept.")}
-        condition = Condition(
-            tensors["text"], tensors["null"], words.pop("guidance_scale"), words.pop("prompt")
-        )
+        dynamic = words.pop("dynamic", None)
+        if dynamic:
+            dynamic = Dynamic(**dynamic | {"window": tuple(dynamic["window"])})
+        w, prompt = words.pop("guidance_scale"), words.pop("prompt")
+        condition = Condition(tensors["text"], tensors["null"], w, prompt, dynamic)
         grid = Grid(tensors["t"].cpu(), tensors["alphas"].cpu())
         return cls(grid, tensors["xs"], condition, kept, **words)

@@ -52,7 +52,7 @@ def test_ddim_walks_as_the_schedulers_of_diffusers(tiny, latents):
 @pytest.mark.parametrize("w", [1, 3])
 def test_dual_chain_by_its_definition(toy, points, asks, w):
     # In y = x/√ᾱ a step is y ← y + Δσ·ε: the original chain z moves along the noise where it
-    # stands, the auxiliary chain along the noise where the original arrives.
+    # stands, at w = 1, the auxiliary chain along the guided noise where the original arrives.
     condition, grid = toy.condition("left", w), toy.grid(20)
     path = invert(toy, points, condition, "dual-chain", 20, asks=asks)
     scale = grid.alphas.sqrt()
@@ -60,7 +60,7 @@ def test_dual_chain_by_its_definition(toy, points, asks, w):
     for i in range(1, 21):
         change = grid.sigmas[i] - grid.sigmas[i - 1]
         told = grid.t[i] if asks == "target" else grid.t[i - 1]
-        z = z + change * toy(z * scale[i - 1], told, condition)
+        z = z + change * toy(z * scale[i - 1], told, condition.at(1))
         eps = toy(z * scale[i], grid.t[i], condition)
         x = x + change * eps
         torch.testing.assert_close(path.kept["z"][i], z * scale[i])

@@ -97,7 +97,7 @@ def draw(seed: int) -> Scene:
     rng = np.random.default_rng(seed)
     count = 2 if rng.random() < 0.65 else 1
     while True:
-        things = tuple(sorted((_draw_thing(rng) for _ in range(count)), key=lambda t: t.x))
+        things = tuple(sorted((draw_thing(rng) for _ in range(count)), key=lambda t: t.x))
         if count == 1 or _apart(*things):
             break
     return Scene(
@@ -108,7 +108,8 @@ def draw(seed: int) -> Scene:
     )
 
 
-def _draw_thing(rng: np.random.Generator) -> Thing:
+def draw_thing(rng: np.random.Generator) -> Thing:
+    """Draw one thing: its attributes and its pose."""
     return Thing(
         size=str(rng.choice(list(SIZES))),
         colour=str(rng.choice(list(COLOURS))),

@@ -1,0 +1,156 @@
+"""Which token answers which: words and tokens of prompts, and how two prompts align.
+
+A CLIP tokenizer cuts a prompt into tokens, some words into several; the last token of a word ends
+in "</w>".  Attention maps have one channel a token, so every control that speaks of words needs
+to know which channels are whose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+import torch
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How the tokens of target prompts answer those of source prompts.
+
+    Args:
+        answers: share of each source token in each target token [B, L target, L source].
+        keeps: 1 for target tokens whose attention is taken from the source, 0 for those that
+            have none to take [B, L].
+        weights: what the attention of each target token is multiplied by [B, L].
+    """
+
+    answers: Tensor
+    keeps: Tensor
+    weights: Tensor
+
+
+def words_of(tokenizer: CLIPTokenizer, prompt: str) -> dict[int, tuple[str, list[int]]]:
+    """The words of a prompt in order, each with the places of its tokens; place 0 is the start.
+
+    Punctuation marks count as words.
+    """
+    found: dict[int, tuple[str, list[int]]] = {}
+    word, places = "", []
+    for place, token in enumerate(tokenizer.tokenize(prompt), 1):
+        places.append(place)
+        word += token.removesuffix("</w>")
+        if token.endswith("</w>"):
+            found[len(found)] = (word, places)
+            word, places = "", []
+    return found
+
+
+def mask(tokenizer: CLIPTokenizer, prompt: str, chosen: Iterable[str]) -> Tensor:
+    """Mark the tokens of some words of a prompt, wherever they occur: [L] of 0 and 1.
+
+    Raises:
+        ValueError: a word that is not in the prompt.
+    """
+    chosen = [word.lower() for word in chosen]
+    words, marks = words_of(tokenizer, prompt), torch.zeros(tokenizer.model_max_length)
+    known = [word for word, _ in words.values()]
+    missing = [word for word in chosen if word not in known]
+    if missing:
+        raise ValueError(
+            f"“{missing[0]}” is not a word of “{prompt}”: expected some of {', '.join(known)}"
+        )
+    for word, places in words.values():
+        if word in chosen:
+            marks[places] = 1
+    return marks
+
+
+def changes(tokenizer: CLIPTokenizer, source: str, target: str) -> tuple[Tensor, Tensor]:
+    """Mark the tokens of the source that the target lacks or replaces, and those that it brings.
+
+    Returns:
+        marks in the source and in the target, [L] of 0 and 1 each.
+    """
+    before, after = (list(words_of(tokenizer, p).values()) for p in (source, target))
+    left, right = torch.zeros(2, tokenizer.model_max_length)
+    for kind, i, j, k, m in _blocks([w for w, _ in before], [w for w, _ in after]):
+        if kind != "equal":
+            for _, places in before[i:j]:
+                left[places] = 1
+            for _, places in after[k:m]:
+                right[places] = 1
+    return left, right
+
+
+def align(
+    tokenizer: CLIPTokenizer,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    kind: str = "refine",
+    weights: Mapping[str, float] | None = None,
+) -> Alignment:
+    """Align each target prompt with its source prompt, word by word.
+
+    Words that are equal answer each other.  Where words were replaced, "replace" lets the new ones
+    take the attention of the old ones, in order; "refine" leaves all new words their own.
+
+    Args:
+        sources, targets: as many prompts each.
+        kind: "replace" or "refine".
+        weights: words of the targets whose attention is to be scaled, with the factors.
+
+    Raises:
+        ValueError: another kind, or a word that none of the targets has.
+    Source: prompt-to-prompt (Hertz et al. 2022, 2208.01626), section 3.2; the alignment itself is
+    that of Python's difflib.
+    """
+    if kind not in ("replace", "refine"):
+        raise ValueError(f"expected kind to be 'replace' or 'refine', got {kind!r}")
+    pairs = list(zip(sources, targets, strict=True))
+    parts = [_align(tokenizer, source, target, kind) for source, target in pairs]
+    answers, keeps = (torch.stack(each) for each in zip(*parts, strict=True))
+    factors = torch.ones_like(keeps)
+    for word, factor in (weights or {}).items():
+        # A word may be in some prompts of a batch alone.
+        having = [n for n, t in enumerate(targets) if word in _names(tokenizer, t)]
+        if not having:
+            mask(tokenizer, targets[0], [word])  # says what is wrong
+        for n in having:
+            factors[n] *= 1 + (factor - 1) * mask(tokenizer, targets[n], [word])
+    return Alignment(answers, keeps, factors)
+
+
+def _align(tokenizer: CLIPTokenizer, source: str, target: str, kind: str) -> tuple[Tensor, Tensor]:
+    """Answers [L, L] and keeps [L] of one pair of prompts."""
+    before, after = (list(words_of(tokenizer, prompt).values()) for prompt in (source, target))
+    length = tokenizer.model_max_length
+    answers, keeps = torch.zeros(length, length), torch.zeros(length)
+    for tag, i, j, k, m in _blocks([w for w, _ in before], [w for w, _ in after]):
+        if tag == "equal" or (tag == "replace" and kind == "replace"):
+            old, new = before[i:j], after[k:m]
+            for n, (_, places) in enumerate(new):
+                # As many words on both sides answer in order, otherwise evenly spread.
+                of = old[n * len(old) // len(new)][1]
+                for p, place in enumerate(places):
+                    if len(of) == len(places):
+                        answers[place, of[p]] = 1
+                    else:
+                        answers[place, of] = 1 / len(of)
+                keeps[places] = 1
+    # The start answers the start; the end and its padding answer those of the source in order.
+    ends = [1 + sum(len(places) for _, places in words) for words in (before, after)]
+    answers[0, 0] = keeps[0] = 1
+    for place in range(ends[1], length):
+        answers[place, min(ends[0] + place - ends[1], length - 1)] = keeps[place] = 1
+    return answers, keeps
+
+
+def _blocks(before: list[str], after: list[str]) -> list[tuple[str, int, int, int, int]]:
+    return SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+
+
+def _names(tokenizer: CLIPTokenizer, prompt: str) -> list[str]:
+    return [word for word, _ in words_of(tokenizer, prompt).values()]

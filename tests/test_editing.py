@@ -1,0 +1,177 @@
+"""Edits: what stays, what every method does with source and target rows, and what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from erddci import METHODS, invert, reconstruct
+from erddci.attention import Blend, MasaCtrl, PlugAndPlay, PromptToPrompt, Store
+from erddci.editing import edit, noised
+from erddci.guidance import DYNAMIC, Dynamic
+from erddci.words import align, mask
+
+SOURCE = "a small red matte cube on a teal floor"
+TARGET = "a small blue matte cube on a teal floor"
+EXACT = [name for name, method in METHODS.items() if method.reversible != "approximate"]
+
+
+def controls(model, target=TARGET, count=1):
+    words = align(model.tokenizer, [SOURCE] * count, [target] * count)
+    return {
+        "none": None,
+        "store": Store(),
+        "prompt-to-prompt": PromptToPrompt(words),
+        "masactrl": MasaCtrl(),
+        "plug-and-play": PlugAndPlay(),
+    }
+
+
+def climb(model, x, method, w, steps=4):
+    source = model.condition(SOURCE, guidance_scale=w)
+    if not METHODS[method].guided and method != "dual-chain":
+        source = source.at(1)
+    return invert(model, x, source, method, steps)
+
+
+# The identity: equal prompts and guidance return the image.
+
+
+@pytest.mark.parametrize("control", ["none", "store", "prompt-to-prompt"])
+@pytest.mark.parametrize("w", [1, 7.5])
+@pytest.mark.parametrize("method", EXACT)
+def test_an_edit_to_the_same_prompt_returns_the_image(tiny64, latents, method, w, control):
+    path = climb(tiny64, latents, method, w)
+    steer = controls(tiny64, SOURCE)[control]
+    found = edit(tiny64, path, tiny64.condition(SOURCE, guidance_scale=w), steer)
+    limit = 1e-10 * max(1, path.xs.abs().max().item())
+    assert path.drift(found.source).max() < limit
+    if method == "direct" and w != 1:  # its target rows are left to guidance, by design
+        assert path.drift(found.target)[0].max() > 1e-3
+    elif method == "direct":
+        assert path.drift(found.target)[0].max() > limit
+    else:
+        assert path.drift(found.target).max() < limit
+
+
+@pytest.mark.parametrize(
+    "dynamic", [DYNAMIC, Dynamic(mirrored=True), Dynamic((0, 500), mirrored=True)]
+)
+def test_mirrored_dynamic_control_returns_the_image_at_any_guidance(tiny64, latents, dynamic):
+    condition = tiny64.condition(SOURCE).at(15, dynamic)
+    path = invert(tiny64, latents, condition.climb, steps=6)
+    assert path.drift(reconstruct(tiny64, path, condition)).max() < 1e-10
+    assert path.drift(edit(tiny64, path, condition).target).max() < 1e-10
+
+
+def test_the_own_reading_is_no_identity(tiny64, latents):
+    path = climb(tiny64, latents, "dual-chain", 1, steps=10)
+    found = edit(tiny64, path, tiny64.condition(SOURCE), reading="own")
+    assert path.drift(found.source).max() < 1e-12
+    assert path.drift(found.target)[0].min() > 1e-4
+
+
+# What rows do.
+
+
+@pytest.mark.parametrize(
+    "name", ["none", "store", "prompt-to-prompt", "masactrl", "plug-and-play"]
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_edits_under_every_control(tiny, latents, method, name):
+    path = climb(tiny, latents, method, 3)
+    found = edit(tiny, path, tiny.condition(TARGET, guidance_scale=3), controls(tiny)[name])
+    assert found.target.xs.shape == path.xs.shape and found.target.xs.isfinite().all()
+    assert (found.image - path.image).abs().max() > 1e-4
+    if method in EXACT:
+        assert path.drift(found.source).max() < 1e-3
+
+
+def test_storing_changes_nothing_and_costs_a_row_a_step(tiny64, latents):
+    path, target = climb(tiny64, latents, "dual-chain", 1), tiny64.condition(TARGET).at(3)
+    alone, watched = edit(tiny64, path, target), edit(tiny64, path, target, Store())
+    assert alone.target.drift(watched.target).max() < 1e-12
+    assert (alone.rows, watched.rows) == (8, 12)
+    assert not watched.taps.changed
+
+
+def test_several_targets_are_edited_as_each_alone(tiny64, latents):
+    path = climb(tiny64, latents, "dual-chain", 1)
+    prompts = [TARGET, "a large green shiny sphere on a navy floor"]
+    both = tiny64.condition([p for p in prompts for _ in range(2)], guidance_scale=3)
+    words = align(tiny64.tokenizer, [SOURCE] * 4, [p for p in prompts for _ in range(2)])
+    together = edit(tiny64, path, both, PromptToPrompt(words))
+    for number, prompt in enumerate(prompts):
+        words = align(tiny64.tokenizer, [SOURCE], [prompt])
+        one = edit(tiny64, path, tiny64.condition(prompt).at(3), PromptToPrompt(words))
+        part = replace(together.target, xs=together.target.xs[:, 2 * number : 2 * number + 2])
+        assert part.drift(one.target).max() < 1e-9
+
+
+def test_strength_walks_a_part(tiny, latents):
+    path = climb(tiny, latents, "dual-chain", 1, steps=10)
+    found = edit(tiny, path, tiny.condition(TARGET), strength=0.3)
+    assert len(found.target.xs) == 4 and found.rows == 3
+    assert torch.equal(found.target.noise, path.xs[3])
+
+
+def test_a_mask_keeps_the_rest(tiny, latents):
+    path = climb(tiny, latents, "dual-chain", 1)
+    half = np.zeros((16, 16))
+    half[:, :8] = 1
+    found = edit(tiny, path, tiny.condition(TARGET).at(3), blend=half)
+    assert torch.equal(found.image[..., 4:], path.image[..., 4:])
+    assert (found.image - path.image)[..., :4].abs().max() > 1e-3
+
+
+def test_a_blend_learns_its_mask_from_words(tiny, latents):
+    path = climb(tiny, latents, "dual-chain", 1)
+    marks = [mask(tiny.tokenizer, p, [w])[None] for p, w in ((SOURCE, "red"), (TARGET, "blue"))]
+    blend = Blend(*marks, threshold=0.9, start=0.0)
+    found = edit(
+        tiny, path, tiny.condition(TARGET).at(3), controls(tiny)["prompt-to-prompt"], blend=blend
+    )
+    seen = blend.mask(found.taps)
+    assert seen.shape == (2, 1, 8, 8) and set(seen.unique().tolist()) == {0, 1}
+    # The last step is blended by the mask of all maps so far.
+    kept = (found.image - path.image).abs().amax(1, keepdim=True)[seen == 0]
+    assert kept.max() < 1e-12
+
+
+def test_anchoring_pulls_to_the_source(tiny, latents):
+    path = climb(tiny, latents, "dual-chain", 1)
+
+    def away(anchor):
+        target = tiny.condition(TARGET).at(3, Dynamic(anchor=anchor))
+        return (edit(tiny, path, target).image - path.image).abs().max()
+
+    assert away(0) > away(0.3) > away(0.9) > 0 and away(1) == 0
+
+
+def test_no_inversion_is_noise_on_the_image(tiny, latents):
+    path = noised(tiny, latents, tiny.condition(SOURCE), 10)
+    assert torch.equal(path.image, latents) and path.noise.std() > 0.9
+    found = edit(tiny, path, tiny.condition(TARGET), strength=0.5)
+    assert (found.image - latents).abs().max() > 1e-3
+
+
+# What is refused.
+
+
+def test_wrong_use_is_refused(tiny, toy, points, latents):
+    path, target = climb(tiny, latents, "dual-chain", 1), tiny.condition(TARGET)
+    with pytest.raises(ValueError, match="strength in .0, 1., got 0"):
+        edit(tiny, path, target, strength=0)
+    with pytest.raises(ValueError, match="one of shifted, own, got 'mine'"):
+        edit(tiny, path, target, reading="mine")
+    with pytest.raises(ValueError, match="each of 2 samples, got 3"):
+        edit(tiny, path, tiny.condition([TARGET] * 3))
+    with pytest.raises(ValueError, match=r"mask of the picture .* got \[5, 5\]: resize"):
+        edit(tiny, path, target, blend=np.ones((5, 5)))
+    with pytest.raises(ValueError, match="path of .*tiny@.*, got one of mixture"):
+        edit(tiny, invert(toy, points, toy.condition(), steps=2), target)
+    with pytest.raises(ValueError, match="UNet with cross-attention, got NoneType"):
+        edit(toy, invert(toy, points, toy.condition(), steps=2), toy.condition("left"), Store())
+    with pytest.raises(RuntimeError, match="changed no attention: widen"):
+        edit(tiny, path, target, MasaCtrl(start=2.0))
