@@ -66,8 +66,8 @@ class Attention:
         """The same attention for several targets of each sample, target by target."""
         if times == 1:
             return self
-        parts = (each.repeat(times, 1, 1, 1) for each in (self.query, self.key, self.value))
-        return Attention(*parts, self.scale)
+        query, key, value = (e.repeat(times, 1, 1, 1) for e in (self.query, self.key, self.value))
+        return Attention(query, key, value, self.scale)
 
 
 Steered = tuple[Tensor, Tensor] | None
@@ -80,8 +80,11 @@ class Control(Protocol):
     share of the walk the decoder's features are the source's.
     """
 
-    both: bool
-    features: float
+    @property
+    def both(self) -> bool: ...
+
+    @property
+    def features(self) -> float: ...
 
     def __call__(self, site: Site, source: Attention, target: Attention, done: float) -> Steered:
         """Probabilities and values to use; `done` is the share of the walk that is behind us."""
@@ -304,8 +307,11 @@ class Tap:
             return self.before(attn, hidden_states, encoder_hidden_states, *others, **more)  # type: ignore[operator]
         words = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         layers = ((attn.to_q, hidden_states), (attn.to_k, words), (attn.to_v, words))
-        heads = (layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for layer, x in layers)
-        attention = Attention(*heads, attn.scale)
+        query, key, value = (
+            layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # type: ignore[misc]
+            for layer, x in layers
+        )
+        attention = Attention(query, key, value, attn.scale)
         steered = self.taps.steer(self.name, attention)
         if steered:
             probs, value = steered
@@ -349,7 +355,7 @@ def attached(
     taps = Taps(control, shape)
     # set_attn_processor empties the dict it is given.
     unet.set_attn_processor({n: Tap(n, p, taps) for n, p in processors.items()})  # type: ignore[arg-type]
-    hook = _drawing(unet).register_forward_hook(lambda _m, _i, out: taps.redraw(out))
+    hook = _drawing(unet).register_forward_hook(lambda _m, _i, out: taps.redraw(out))  # type: ignore[arg-type]
     try:
         yield taps
     finally:
@@ -362,7 +368,7 @@ def attached(
 
 
 def _drawing(unet: UNet2DConditionModel) -> nn.Module:
-    """The layer whose features plug-and-play takes: midway in the first decoder block that attends."""
+    """The layer whose features plug-and-play takes, midway in the decoder's first that attends."""
     block = next(each for each in unet.up_blocks if hasattr(each, "attentions"))
     return block.resnets[len(block.resnets) // 2]  # type: ignore[union-attr, index, arg-type]
 

@@ -58,7 +58,7 @@ def dual_chain_edit(
     reading: str = "shifted",
     watch: bool = False,
 ) -> tuple[Trajectory, Trajectory]:
-    """Edit along the dual chain: the source retraces its chain, the target leaves it by edits alone.
+    """Edit along the dual chain: the source retraces it, the target leaves it by the edit alone.
 
     Both start at x_N.  The source moves along the kept noise, the target along what the network
     says of it.  Under the "shifted" reading it is asked at z_i + (y − x), as far from the original
@@ -234,8 +234,8 @@ def _mask(mask: np.ndarray | None, path: Trajectory) -> Tensor | None:
     ratio = mask.shape[0] // height if mask.ndim == 2 else 0
     if ratio < 1 or mask.shape != (ratio * height, ratio * width):
         raise ValueError(
-            f"expected a mask of the picture or of its latents, [{height}, {width}] or a multiple, "
-            f"got {list(mask.shape)}: resize it first"
+            f"expected a mask of the picture or of its latents, [{height}, {width}] or a "
+            f"multiple, got {list(mask.shape)}: resize it first"
         )
     return F.avg_pool2d(torch.from_numpy(mask)[None, None].double(), ratio)
 

@@ -115,8 +115,12 @@ class Condition:
 class Denoiser(Protocol):
     """What a method may know of a model."""
 
-    rows: int  # network rows evaluated so far
     name: str  # tells two models apart
+
+    @property
+    def rows(self) -> int:
+        """Network rows evaluated so far."""
+        ...
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Predict the guided noise ε [B, C, H, W] in x at timestep t ([] or [B])."""

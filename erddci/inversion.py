@@ -274,8 +274,7 @@ def proximal_back(
         source = model(x, grid.t[i], path.condition.at(1))
         difference = model(x, grid.t[i], condition.at(1)) - source
         size = difference.abs().flatten(1)
-        strong = size > size.quantile(quantile, dim=1, keepdim=True)
-        strong = strong.reshape(x.shape).to(x)
+        strong = (size > size.quantile(quantile, 1, True)).reshape(x.shape).to(x)
         eps = condition.guided(source, source + strong * difference, grid.t[i])
         x = grid.move(x, eps, i, i - 1)
         if grid.t[i] < below:

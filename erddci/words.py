@@ -148,7 +148,7 @@ def _align(tokenizer: CLIPTokenizer, source: str, target: str, kind: str) -> tup
     return answers, keeps
 
 
-def _blocks(before: list[str], after: list[str]) -> list[tuple[str, int, int, int, int]]:
+def _blocks(before: list[str], after: list[str]) -> Sequence[tuple[str, int, int, int, int]]:
     return SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
 
 
