@@ -1,36 +1,35 @@
 """The reconstruction benchmark: methods × guidance scales × steps × pictures, one row a picture.
 
-Rows are written as they come, so a run that was stopped goes on where it was; several processes
-share a run when `accelerate launch` starts it.
+`erddci.runs` does the running: a run that was stopped goes on where it was, and several processes
+share one when `accelerate launch` starts it.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import PartialState
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from erddci import runs
 from erddci.data import held_out
 from erddci.experiments import Pictures, latent_errors, measures, published_order
+from erddci.guidance import Condition
 from erddci.images import Picture
 from erddci.inversion import METHODS, invert, reconstruct
 from erddci.metrics import MEASURES
 from erddci.model import StableDiffusion
+from erddci.runs import processes as processes
+from erddci.trajectory import Trajectory
 
 PROFILES: dict[str, dict] = {
     "small": {"scales": (1.0, 7.5), "steps": (10,), "scenes": 2},
@@ -91,11 +90,6 @@ def cases(
     return found
 
 
-def processes() -> PartialState:
-    """The processes that share a run; one, unless `accelerate launch` started several."""
-    return PartialState(cpu=not torch.cuda.is_available())
-
-
 def known_profile(name: str) -> dict:
     """A profile by its name; raises ValueError for an unknown one."""
     if name not in PROFILES:
@@ -123,9 +117,6 @@ def run(
 ) -> pd.DataFrame:
     """Run every case on every picture, save each batch when it is done, and return all rows.
 
-    What `folder` already holds is not run again.  Under `accelerate launch` the processes share
-    the batches; which process ran a batch does not change its numbers.
-
     Args:
         pictures: pictures with their prompts.
         folder: where rows go, one file a process; made if missing.
@@ -134,82 +125,22 @@ def run(
     Raises:
         ValueError: the folder holds rows of another model or of other pictures.
     """
-    state = processes()
-    if state.is_main_process:
-        _claim(folder, model, pictures)
-    state.wait_for_everyone()
-    known = _done(folder)
-    # Every process must have read what is there before any of them adds to it.
-    state.wait_for_everyone()
-    units = []
-    for case in todo:
-        left = [number for number in range(len(pictures)) if (case, number) not in known]
-        units += [(case, left[start : start + batch]) for start in range(0, len(left), batch)]
-    mine = units[state.process_index :: state.num_processes]
-    bar = tqdm(mine, "benchmark", disable=not state.is_main_process, delay=1)
-    path = folder / f"rows-{state.process_index}.csv"
-    _mend(path)
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if not file.tell():
-            writer.writeheader()
-        for case, numbers in bar:
-            bar.set_postfix_str(f"{case.method} w={case.guidance_scale:g} N={case.steps}")
-            rows = _run_one(model, [pictures[number] for number in numbers], case)
-            for number, row in zip(numbers, rows, strict=True):
-                row = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-                writer.writerow(asdict(case) | {"picture": number} | row)
-            file.flush()
-            os.fsync(file.fileno())
-    state.wait_for_everyone()
+    prompts = [prompt for _, prompt in pictures]
+    runs.run(model, pictures, prompts, todo, _run_one, COLUMNS, folder, batch)
     return read(folder)
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """All rows that a folder holds, sorted; a line that was cut off in mid-write is left out."""
-    parts = [_whole(path) for path in sorted(folder.glob("rows-*.csv"))]
-    frames = [pd.read_csv(io.StringIO(part)) for part in parts if part]
-    if not frames:
-        return pd.DataFrame(columns=COLUMNS)
+    """All rows that a folder holds, sorted by steps, scale and method."""
     order = ["steps", "guidance_scale", "method", "inverted_at", "picture"]
-    rows = pd.concat([frame for frame in frames if len(frame)] or frames)
-    return rows.drop_duplicates(order).sort_values(order, ignore_index=True)
+    return runs.read(folder, COLUMNS).sort_values(order, ignore_index=True)
 
 
 def summary(
-    frame: pd.DataFrame,
-    columns: Sequence[str] = ("psnr vae", "ssim vae", "lpips vae"),
-    resamples: int = 2000,
+    frame: pd.DataFrame, columns: Sequence[str] = ("psnr vae", "ssim vae", "lpips vae")
 ) -> pd.DataFrame:
-    """Median of some columns for each case, with a bootstrap 95 % interval.
-
-    Returns:
-        one row per case, with `column`, `column low` and `column high` for each column, and the
-        number of pictures; walks that led nowhere are counted in `failed`, and measures that a
-        picture is too small for are missing.
-    """
-    by = ["method", "guidance_scale", "inverted_at", "steps"]
-    found = []
-    for key, group in frame.groupby(by, sort=False):
-        row: dict = dict(zip(by, key, strict=True))
-        failed = int(group["problem"].notna().sum()) if "problem" in group else 0
-        row |= {"pictures": len(group) - failed, "failed": failed}
-        for column in columns:
-            row |= _median(column, group[column].dropna().to_numpy(), resamples)
-        found.append(row)
-    return pd.DataFrame(found)
-
-
-def _median(column: str, values: np.ndarray, resamples: int) -> dict[str, float]:
-    names = (column, f"{column} low", f"{column} high")
-    if not len(values):
-        return dict.fromkeys(names, np.nan)
-    draws = np.random.default_rng(0).integers(len(values), size=(resamples, len(values)))
-    # Nearest order statistics: PSNR may be infinite, which cannot be averaged.
-    medians = np.quantile(values[draws], 0.5, axis=1, method="nearest")
-    low, high = np.quantile(medians, [0.025, 0.975], method="nearest")
-    middle = np.quantile(values, 0.5, method="nearest")
-    return dict(zip(names, map(float, (middle, low, high)), strict=True))
+    """Median of some columns for each case, with a bootstrap 95 % interval; see `runs.summary`."""
+    return runs.summary(frame, list(Case.__dataclass_fields__), columns)
 
 
 def speed(
@@ -293,36 +224,61 @@ def throughput(
 
 
 @torch.no_grad()
-def _run_one(model: StableDiffusion, pictures: Pictures, case: Case) -> list[dict]:
+def _run_one(model: StableDiffusion, pictures: Pictures, case: Case, kept: dict) -> list[dict]:
     """Run one case on some pictures together: a row for each."""
-    x = model.encode([picture for picture, _ in pictures])
-    condition = model.condition([prompt for _, prompt in pictures])
-    condition, start = condition.at(case.guidance_scale), time.perf_counter()
+    if "x" not in kept:
+        kept["x"] = model.encode([picture for picture, _ in pictures])
+        kept["round trips"] = model.decode(kept["x"])
+    x, condition = kept["x"], model.condition([prompt for _, prompt in pictures])
+    path, seconds, high = climb(
+        model, x, condition.at(case.inverted_at), case.method, case.steps, kept
+    )
+    start = _now(model)
     with _peak(model) as peak:
-        path = invert(model, x, condition.at(case.inverted_at), case.method, case.steps)
-        middle = _now(model)
-        back = reconstruct(model, path, condition)
+        back = reconstruct(model, path, condition.at(case.guidance_scale))
         end = _now(model)
-    kept = sum(tensor.nbytes for tensor in path.kept.values())
     shared = {
         "rows up": path.rows,
         "rows back": back.rows,
-        "seconds up": (middle - start) / len(x),
-        "seconds back": (end - middle) / len(x),
-        "kept MB": kept / len(x) / 1e6,
+        "seconds up": seconds / len(x),
+        "seconds back": (end - start) / len(x),
+        "kept MB": sum(tensor.nbytes for tensor in path.kept.values()) / len(x) / 1e6,
         "batch": len(x),
-        **peak,
+        **{name: max(value, high[name]) for name, value in peak.items()},
     }
-    rows, round_trips, decoded = [], model.decode(x), model.decode(back.image)
+    rows, decoded = [], model.decode(back.image)
     for number, (picture, _) in enumerate(pictures):
         row: dict = latent_errors(path, back, number)[0]
         del row["node"], row["t"]
         try:
-            row |= measures(decoded[number], model.read(picture), round_trips[number])
+            row |= measures(decoded[number], model.read(picture), kept["round trips"][number])
         except ValueError as error:  # The walk left the numbers that a picture can have.
             row["problem"] = str(error)
         rows.append(row | shared)
     return rows
+
+
+def climb(
+    model: StableDiffusion,
+    x: Tensor,
+    condition: Condition,
+    method: str,
+    steps: int,
+    kept: dict,
+) -> tuple[Trajectory, float, dict[str, float]]:
+    """Invert some samples, once for all cases that climb alike.
+
+    Returns:
+        the path, the seconds it took, and the peak memory.
+    """
+    key = ("path", method, condition.guidance_scale, condition.dynamic, steps)
+    if key not in kept:
+        start = _now(model)
+        with _peak(model) as peak:
+            path = invert(model, x, condition, method, steps)
+            seconds = _now(model) - start
+        kept[key] = path, seconds, peak
+    return kept[key]
 
 
 def _now(model: StableDiffusion) -> float:
@@ -346,43 +302,3 @@ def _peak(model: StableDiffusion) -> Iterator[dict[str, float]]:
     elif sys.platform == "linux":
         line = next(line for line in high.read_text().splitlines() if line.startswith("VmHWM"))
         found["peak MB"] = int(line.split()[1]) / 1e3
-
-
-def _claim(folder: Path, model: StableDiffusion, pictures: Pictures) -> None:
-    """Write down what the rows of a folder are of, or check that it is the same.
-
-    More pictures may follow those that are known.
-    """
-    prompts = [hashlib.sha256(prompt.encode()).hexdigest()[:8] for _, prompt in pictures]
-    settings = {"model": model.name, "dtype": str(model.dtype), "prompts": prompts}
-    path = folder / "settings.json"
-    if path.is_file():
-        known = json.loads(path.read_text())
-        shared = min(len(prompts), len(known["prompts"]))
-        for name, value in {**settings, "prompts": prompts[:shared]}.items():
-            old = known["prompts"][:shared] if name == "prompts" else known[name]
-            if old != value:
-                raise ValueError(
-                    f"{folder} holds rows of other {name} ({old}, got {value}): go on with the "
-                    "same model and pictures, or name another folder"
-                )
-        settings["prompts"] = max(prompts, known["prompts"], key=len)
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings) + "\n")
-
-
-def _whole(path: Path) -> str:
-    """A file's text up to its last line break: what comes after was cut off by a kill."""
-    text = path.read_text()
-    return text[: text.rfind("\n") + 1]
-
-
-def _mend(path: Path) -> None:
-    if path.is_file() and _whole(path) != path.read_text():
-        path.write_text(_whole(path))
-
-
-def _done(folder: Path) -> set[tuple[Case, int]]:
-    names = list(Case.__dataclass_fields__)
-    rows = read(folder)[[*names, "picture"]].to_dict("records")
-    return {(Case(**{str(k): row[k] for k in names}), row["picture"]) for row in rows}

@@ -32,7 +32,9 @@ LAYERS = {
 }
 LAYERS["plots"] = tuple(each for each in LAYERS if each not in ("model", "inversion", "editing"))
 LAYERS["experiments"] = tuple(LAYERS)
+LAYERS["runs"] = ("model",)
 LAYERS["benchmark"] = tuple(LAYERS)
+LAYERS["edit_benchmark"] = tuple(LAYERS)
 LAYERS["record"] = ("model",)
 # Publishing weights means measuring them as a user would see them.
 LAYERS["scenes.publish"] = ("scenes", "grid", "metrics", "model")
