@@ -2,7 +2,8 @@
 
 `attached` puts a `Tap` in place of every attention processor of a UNet, and takes it out again.
 What a tap does depends on the mode of its `Taps`: in mode "source" it remembers queries, keys and
-values, in mode "target" it asks the control what to do with them, and otherwise it is not there.
+values, in modes "target" and "null" it asks the control what to do with them, and otherwise it is
+not there.
 A control is a small object, called as ``control(site, source, target, done)``, that returns the
 attention probabilities and the values to use, or None to leave an attention as it is.
 """
@@ -60,7 +61,8 @@ class Attention:
     @cached_property
     def probs(self) -> Tensor:
         """Attention probabilities [B, heads, Q, K]."""
-        return (self.query @ self.key.mT * self.scale).softmax(-1)
+        # Scaled first, so that float16 does not overflow.
+        return (self.query * self.scale @ self.key.mT).softmax(-1)
 
     def repeat(self, times: int) -> Attention:
         """The same attention for several targets of each sample, target by target."""
@@ -229,7 +231,7 @@ class Taps:
 
     @contextmanager
     def set(self, mode: str, done: float = 0.0) -> Iterator[None]:
-        """Run the calls of a block as "source", as "target", or "off"."""
+        """Run the calls of a block as "source", "target", "null" (of the target), or "off"."""
         self.mode, self.done = mode, done
         try:
             yield
@@ -246,7 +248,7 @@ class Taps:
         source = self.memory[name].repeat(len(attention.query) // len(self.memory[name].query))
         self.asked += 1
         steered = self.control(site, source, attention, self.done)
-        if site.cross:
+        if site.cross and self.mode == "target":  # a null prompt has other words
             self._gather("target", site, steered[0] if steered else attention.probs)
         if steered and not self.changed:
             pairs = zip(steered, (attention.probs, attention.value), strict=True)
@@ -257,7 +259,8 @@ class Taps:
         """Remember the source's features, or put them in place of the target's."""
         if self.mode == "source":
             self.drawn = features
-        if self.mode != "target" or self.drawn is None or self.done >= self.control.features:
+        steered = self.mode in ("target", "null") and self.drawn is not None
+        if not steered or self.done >= self.control.features:
             return features
         self.changed = True
         return self.drawn.repeat(len(features) // len(self.drawn), 1, 1, 1)

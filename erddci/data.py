@@ -84,12 +84,14 @@ def edits(count: int, kinds: tuple[str, ...] = KINDS, start: int = 10_000) -> li
         )
     if not 0 <= start <= start + 20 * count <= len(HELD_OUT_SEEDS):
         raise ValueError(f"expected seeds within {len(HELD_OUT_SEEDS)}, got {start} + 20·{count}")
-    found, seeds = [], iter(HELD_OUT_SEEDS[start:])
-    while len(found) < count:
-        seed, kind = next(seeds), kinds[len(found) % len(kinds)]
-        before = draw(seed)
+    found: list[Example] = []
+    for seed in HELD_OUT_SEEDS[start:]:
+        if len(found) == count:
+            break
+        before, kind = draw(seed), kinds[len(found) % len(kinds)]
         try:
-            after = _edit(before, kind, np.random.default_rng(seed))
+            # A stream of its own: the scene's would tie what is changed to what was drawn.
+            after = _edit(before, kind, np.random.default_rng((seed, 1)))
         except ValueError:  # the edit does not fit this scene; it may fit the next
             continue
         found.append(_example(kind, before, after))

@@ -114,7 +114,7 @@ class Together:
         source = source.at(1) if known else source.at(own.guidance_scale, own.dynamic)
         target = condition.rows(s, len(x), len(x))
         first = self._ask(x[:s], t, source, ("source", "off"), 0.0)
-        modes = ("target", "target" if self.taps.control.both else "off")
+        modes = ("target", "null" if self.taps.control.both else "off")
         return torch.cat([first, self._ask(x[s:], t, target, modes, done)])
 
     def _ask(

@@ -106,7 +106,8 @@ class Condition:
         """Whether the network gives the same noise under both."""
         if self.guidance_scale != other.guidance_scale:
             return False
-        ends = [(self.text, other.text)] * (self.guidance_scale != 0)
+        # Where dynamic control lifts w = 0 to 1 the prompt is asked after all.
+        ends = [(self.text, other.text)] * (self.guidance_scale != 0 or self.dynamic is not None)
         ends += [(self.null, other.null)] * (self.guidance_scale != 1)
         alike = self.guidance_scale == 1 or self.dynamic == other.dynamic
         return alike and all(torch.equal(mine, theirs) for mine, theirs in ends)

@@ -35,14 +35,14 @@ class Alignment:
 def words_of(tokenizer: CLIPTokenizer, prompt: str) -> dict[int, tuple[str, list[int]]]:
     """The words of a prompt in order, each with the places of its tokens; place 0 is the start.
 
-    Punctuation marks count as words.
+    Punctuation marks count as words, and so does what the tokenizer does not know.
     """
     found: dict[int, tuple[str, list[int]]] = {}
     word, places = "", []
     for place, token in enumerate(tokenizer.tokenize(prompt), 1):
         places.append(place)
         word += token.removesuffix("</w>")
-        if token.endswith("</w>"):
+        if token.endswith("</w>") or token == tokenizer.unk_token:
             found[len(found)] = (word, places)
             word, places = "", []
     return found
@@ -95,7 +95,7 @@ def align(
     """Align each target prompt with its source prompt, word by word.
 
     Words that are equal answer each other.  Where words were replaced, "replace" lets the new ones
-    take the attention of the old ones, in order; "refine" leaves all new words their own.
+    take the attention of the old ones; "refine" leaves all new words their own.
 
     Args:
         sources, targets: as many prompts each.
@@ -115,7 +115,7 @@ def align(
     factors = torch.ones_like(keeps)
     for word, factor in (weights or {}).items():
         # A word may be in some prompts of a batch alone.
-        having = [n for n, t in enumerate(targets) if word in _names(tokenizer, t)]
+        having = [n for n, t in enumerate(targets) if word.lower() in _names(tokenizer, t)]
         if not having:
             mask(tokenizer, targets[0], [word])  # says what is wrong
         for n in having:
@@ -131,14 +131,13 @@ def _align(tokenizer: CLIPTokenizer, source: str, target: str, kind: str) -> tup
     for tag, i, j, k, m in _blocks([w for w, _ in before], [w for w, _ in after]):
         if tag == "equal" or (tag == "replace" and kind == "replace"):
             old, new = before[i:j], after[k:m]
-            for n, (_, places) in enumerate(new):
-                # As many words on both sides answer in order, otherwise evenly spread.
-                of = old[n * len(old) // len(new)][1]
-                for p, place in enumerate(places):
-                    if len(of) == len(places):
-                        answers[place, of[p]] = 1
-                    else:
-                        answers[place, of] = 1 / len(of)
+            if len(old) != len(new):  # then they answer as one
+                old, new = ([("", [p for _, places in e for p in places])] for e in (old, new))
+            for (_, of), (_, places) in zip(old, new, strict=True):
+                if len(of) == len(places):
+                    answers[places, of] = 1
+                else:  # what the old tokens see together is shared by the new ones
+                    answers[torch.tensor(places)[:, None], of] = 1 / len(places)
                 keeps[places] = 1
     # The start answers the start; the end and its padding answer those of the source in order.
     ends = [1 + sum(len(places) for _, places in words) for words in (before, after)]

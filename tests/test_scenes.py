@@ -8,7 +8,7 @@ import torch
 from skimage.morphology import dilation, footprint_rectangle
 
 import erddci
-from erddci.data import held_out
+from erddci.data import KINDS, _edit, edits, held_out
 from erddci.scenes.captions import LENGTH, tokenizer
 from erddci.scenes.reader import QUESTIONS, Reader, answers, targets
 from erddci.scenes.render import EYE, FIELD, LOOK_AT, render
@@ -292,6 +292,115 @@ def test_examples_change_one_thing_only():
             assert {q.split()[-1] for q in differ} == {"colour", "shape"} and len(differ) == 2
         else:
             assert len(differ) == 1 and differ.pop().split()[-1] == example.name
+
+
+@pytest.fixture(scope="module")
+def edited():
+    return edits(3 * len(KINDS))
+
+
+def shown(example):
+    pictures = example.image.tobytes(), example.truth.tobytes()
+    return example.name, example.source, example.target, *pictures
+
+
+def test_edits_are_the_same_every_time_and_kinds_take_turns(edited):
+    assert [example.name for example in edited] == [*KINDS] * 3
+    assert list(map(shown, edits(4))) == list(map(shown, edited[:4]))
+    assert len({example.source for example in edited}) == len(edited)
+    floors = edits(2, ("floor", "size"), start=50)
+    assert [example.name for example in floors] == ["floor", "size"]
+    assert not {shown(example) for example in floors} & {shown(example) for example in edited}
+
+
+def test_edits_change_what_they_are_named_after(edited):
+    for example in edited:
+        before, after = answers(example.scene), answers(example.truth_scene)
+        differ = {q for q in before | after if before.get(q) != after.get(q)}
+        if example.name in ("remove", "add"):
+            counts = [len(scene.things) for scene in (example.scene, example.truth_scene)]
+            assert counts == ([2, 1] if example.name == "remove" else [1, 2])
+        else:
+            changed = {"replace": ["colour", "shape"]}.get(example.name, [example.name])
+            assert sorted(question.split()[-1] for question in differ) == changed
+            assert len({q.split()[0] for q in differ}) == 1  # of one thing
+
+
+def test_edits_keep_all_else(edited):
+    for example in edited:
+        before, after = example.scene, example.truth_scene
+        kept = set(before.things) & set(after.things)
+        assert replace(after, things=before.things, floor=before.floor) == before
+        assert (after.floor == before.floor) is (example.name != "floor")
+        if example.name == "floor":
+            assert after.things == before.things
+            continue
+        # All things but one are kept; a thing that changed has not moved.
+        most = max(len(before.things), len(after.things))
+        assert len(kept) == most - 1
+        if example.name not in ("remove", "add"):
+            poses = [[(t.x, t.z, t.turn) for t in scene.things] for scene in (before, after)]
+            assert poses[0] == poses[1]
+
+
+@pytest.mark.parametrize("kind", ["colour", "shape"])
+def test_every_value_can_be_asked_for(kind):
+    # From a stream of their own: that of the scene would never make some things purple.
+    found = set()
+    for seed in HELD_OUT_SEEDS[:300]:
+        before = draw(seed)
+        after = _edit(before, kind, np.random.default_rng((seed, 1)))
+        if len(before.things) == 2:
+            found |= {getattr(t, kind) for t in after.things if t not in before.things}
+    assert found == set(ATTRIBUTES[kind])
+
+
+def test_edits_show_what_their_prompts_say(edited):
+    for example in edited:
+        before, after = example.source.split(), example.target.split()
+        if example.name in ("remove", "add"):
+            long, short = sorted((before, after), key=len, reverse=True)
+            # "a large red matte cone left of", or "right of a large red matte cone"
+            assert len(long) - len(short) == 7 and "of" not in short
+            assert short[:5] in (long[:5], long[7:12]) and short[5:] == long[12:]
+        else:
+            assert len(before) == len(after)
+            differ = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+            values = [ATTRIBUTES.get(name, tuple(FLOORS)) for name in example.name.split()]
+            if example.name == "replace":
+                values = [ATTRIBUTES["colour"], ATTRIBUTES["shape"]]
+            assert len(differ) == len(values)
+            for pair, known in zip(differ, values, strict=True):
+                assert set(pair) <= set(known)
+        pixels = np.asarray(example.image), np.asarray(example.truth)
+        assert np.array_equal(pixels[0], render(example.scene).image)
+        assert np.array_equal(pixels[1], render(example.truth_scene).image)
+        assert len(example.masks) == len(example.scene.things)
+        assert len(example.truth_masks) == len(example.truth_scene.things)
+
+
+def test_edits_come_from_held_out_seeds_in_order(edited):
+    held = {draw(seed): seed for seed in HELD_OUT_SEEDS[10_000:10_500]}
+    seeds = [held[example.scene] for example in edited]
+    assert seeds == sorted(set(seeds))
+    assert edits(1, ("floor",), start=7)[0].scene == draw(1_000_007)
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_many_edits_of_a_kind_that_fits_few_scenes(count):
+    # An added thing needs a scene of one thing and room beside it: one seed in fifteen has them.
+    assert [example.name for example in edits(count, ("add",))] == ["add"] * count
+
+
+def test_impossible_sets_of_edits_are_refused():
+    with pytest.raises(ValueError, match="some of colour, shape, .*, add, got weight"):
+        edits(1, ("colour", "weight"))
+    with pytest.raises(ValueError, match="some of colour, .*, got none"):
+        edits(1, ())
+    for count, start in [(1, -1), (-1, 100), (2, 999_961), (50_000, 1)]:
+        with pytest.raises(ValueError, match=f"seeds within 1000000, got {start} . 20·{count}"):
+            edits(count, start=start)
+    assert edits(0) == []
 
 
 def test_held_out_pictures_come_from_held_out_seeds():

@@ -1,12 +1,20 @@
 """The record of a walk keeps everything it is given."""
 
+import json
+import math
+from dataclasses import replace
+
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+from erddci import METHODS, invert, reconstruct
 from erddci.grid import Grid
-from erddci.guidance import Condition
+from erddci.guidance import DYNAMIC, Condition, Dynamic
 from erddci.trajectory import Trajectory
+
+EXACT = [name for name, method in METHODS.items() if method.reversible != "approximate"]
 
 
 @pytest.fixture
@@ -39,6 +47,7 @@ def test_everything_survives_a_file(walk, tmp_path):
     assert torch.equal(back.condition.null, walk.condition.null)
     assert (back.condition.guidance_scale, back.condition.prompt) == (2.5, "größer")
     assert back.condition.same(walk.condition)
+    assert back.condition.dynamic is None
     assert set(back.kept) == {"z", "eps"}
     assert all(torch.equal(back.kept[name], walk.kept[name]) for name in walk.kept)
     assert (back.method, back.model, back.rows) == ("some", "model@1", 1.5)
@@ -107,3 +116,112 @@ def test_files_of_other_things_are_refused(walk, tmp_path):
     for path in (text, tensors, cut):
         with pytest.raises(ValueError, match=f"{path.name} holds no trajectory"):
             Trajectory.load(path)
+
+
+# Dynamic control in a file.
+
+
+@pytest.mark.parametrize(
+    "dynamic",
+    [
+        DYNAMIC,
+        Dynamic(mirrored=True, clip=0.3),
+        Dynamic((100, 600.5), fade=1, mirrored=True, clip=math.inf),
+    ],
+)
+def test_dynamic_control_survives_a_file(toy, points, tmp_path, dynamic):
+    condition = toy.condition("left").at(7.5, dynamic)
+    path = invert(toy, points, condition.climb, steps=6)
+    back = Trajectory.load(path.save(tmp_path / "walk.safetensors"))
+    assert back.condition.dynamic == dynamic and isinstance(back.condition.dynamic.window, tuple)
+    assert back.condition.same(condition)
+    again = reconstruct(toy, back)
+    # The kept noise is that of the condition, so nothing is asked for anew.
+    assert again.rows == 0 and path.drift(again).max() < 1e-10
+
+
+def test_a_file_from_before_dynamic_control_can_be_read(walk, tmp_path):
+    path = walk.save(tmp_path / "walk.safetensors")
+    with safe_open(path, "pt") as file:
+        words = json.loads(file.metadata()["trajectory"])
+    del words["dynamic"]
+    save_file(load_file(path), path, metadata={"trajectory": json.dumps(words)})
+    back = Trajectory.load(path)
+    assert back.condition.same(walk.condition) and back.condition.dynamic is None
+
+
+# Parts of a walk.
+
+
+@pytest.mark.parametrize("node", [1, 2, 7, 8])
+@pytest.mark.parametrize("w", [1, 7.5])
+@pytest.mark.parametrize("method", EXACT)
+def test_a_part_of_a_walk_walks_back(toy, points, method, w, node):
+    path = invert(toy, points, toy.condition("left", w), method, steps=8)
+    part = path.until(node)
+    assert part.grid.steps == node and torch.equal(part.xs, path.xs[: node + 1])
+    assert torch.equal(part.grid.t, path.grid.t[: node + 1])
+    assert torch.equal(part.grid.alphas, path.grid.alphas[: node + 1])
+    back = reconstruct(toy, part)
+    assert part.drift(back).max() < 1e-10 * max(1, part.xs.abs().max())
+    assert (back.image - points).abs().max() < 1e-10 * max(1, part.xs.abs().max())
+
+
+KEPT = {
+    "null-text": {"null": 3},
+    "direct": {"offset": 3},
+    "edit-friendly": {"map": 3},
+    "edict": {"y": 4, "p": None},
+    "bdia": {"gamma": 3},
+    "belm": {"gamma": 3},
+    "dual-chain": {"z": 4, "eps": 3},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_method_keeps_is_cut_with_its_walk(toy, points, method):
+    path = invert(toy, points, toy.condition("left", 3), method, steps=5)
+    part, expected = path.until(3), KEPT.get(method, {})
+    assert set(part.kept) == set(path.kept) == set(expected)
+    for name, length in expected.items():
+        assert torch.equal(
+            part.kept[name], path.kept[name][:length] if length else path.kept[name]
+        )
+    assert reconstruct(toy, part).xs.shape == (4, 2, 2, 1, 1)
+
+
+def test_a_part_ends_at_a_node_of_the_walk(walk):
+    for node in (0, 3, -1):
+        with pytest.raises(ValueError, match=f"expected a node between 1 and 2, got {node}"):
+            walk.until(node)
+
+
+# A walk several times over.
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_repeated_walk_walks_back_as_each_alone(toy, points, method):
+    # Each sample has a prompt of its own, which has to come along.
+    text = torch.cat([toy.condition(prompt).text for prompt in ("left", "right top")])
+    condition = replace(toy.condition("", 3), text=text)
+    path = invert(toy, points, condition, method, steps=4)
+    many = path.repeat(3)
+    assert torch.equal(many.xs, torch.cat([path.xs] * 3, dim=1))
+    back, expected = reconstruct(toy, many), reconstruct(toy, path)
+    torch.testing.assert_close(back.xs, torch.cat([expected.xs] * 3, dim=1))
+    assert back.rows == expected.rows
+
+
+def test_null_embeddings_of_each_sample_are_repeated_in_order(toy, points):
+    path = invert(toy, points, toy.condition("left", 3), "null-text", steps=4)
+    null, many = path.kept["null"], path.repeat(2).kept["null"]
+    assert null.shape == (4, 2, 1, 3) and not torch.equal(null[:, 0], null[:, 1])
+    assert torch.equal(many[:, :2], null) and torch.equal(many[:, 2:], null)
+
+
+def test_repeating_once_gives_every_sample_its_prompt(toy, points):
+    condition = toy.condition("left").at(7.5, DYNAMIC)
+    once = invert(toy, points, condition, steps=4).repeat(1)
+    assert once.condition.text.shape == once.condition.null.shape == (2, 1, 3)
+    assert (once.condition.guidance_scale, once.condition.dynamic) == (7.5, DYNAMIC)
+    assert reconstruct(toy, once).rows == 0

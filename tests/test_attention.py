@@ -1,0 +1,530 @@
+"""Attention control: taps that change nothing, controls by hand, maps, masks, what is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers.models.attention_processor import AttnProcessor
+
+from erddci import invert, reconstruct
+from erddci.attention import (
+    CONTROLS,
+    Attention,
+    Blend,
+    MasaCtrl,
+    PlugAndPlay,
+    PromptToPrompt,
+    Site,
+    Store,
+    Taps,
+    attached,
+    control_for,
+)
+from erddci.editing import edit
+from erddci.words import Alignment, align
+
+SOURCE = "a small red matte cube on a teal floor"
+TARGET = "a small blue matte cube on a teal floor"
+
+DOWN = "down_blocks.1.attentions.0.transformer_blocks.0.attn{}.processor"
+UP = DOWN.replace("down", "up")
+CROSS = Site(UP.format(2), 0.5)
+SELF = Site(UP.format(1), 0.5)
+
+
+def normal(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def attention(seed, rows=1, keys=5):
+    """Two heads of four queries of three numbers."""
+    query, key = normal(rows, 2, 4, 3, seed=seed), normal(rows, 2, keys, 3, seed=seed + 50)
+    return Attention(query, key, normal(rows, 2, keys, 3, seed=seed + 90), 3**-0.5)
+
+
+def looking(*rows):
+    """An attention of one sample and one head with these probabilities."""
+    probs = torch.tensor(rows, dtype=torch.float64)
+    keys = torch.eye(probs.shape[1], dtype=torch.float64)[None, None]
+    return Attention(probs.log()[None, None], keys, normal(1, 1, len(keys[0, 0]), 2), 1.0)
+
+
+def words(answers, keeps=None, weights=None):
+    answers = torch.tensor(answers, dtype=torch.float64)[None]
+    ones = torch.ones(answers.shape[:2], dtype=torch.float64)
+    keeps, weights = (ones if e is None else torch.tensor([e]).double() for e in (keeps, weights))
+    return Alignment(answers, keeps, weights)
+
+
+class Call:
+    """Calls of a UNet on fixed latents, numbered by row, with a prompt for each."""
+
+    def __init__(self, model, shape=(8, 8)):
+        self.model, self.shape = model, shape
+
+    @torch.no_grad()
+    def __call__(self, *prompts, rows=(0, 1, 2, 3)):
+        x = torch.cat([normal(1, 4, *self.shape, seed=n) for n in rows[: len(prompts)]])
+        text = self.model.condition(list(prompts)).text
+        return self.model.unet(x.to(self.model.dtype), 500, text).sample
+
+
+@pytest.fixture
+def call(tiny64):
+    return Call(tiny64)
+
+
+def attach(call, control=None):
+    return attached(call.model.unet, control or Store(), call.shape)
+
+
+# Attention itself.
+
+
+def test_probabilities_are_those_of_torch():
+    one = attention(0, rows=3)
+    expected = F.scaled_dot_product_attention(one.query, one.key, one.value)
+    torch.testing.assert_close(one.probs @ one.value, expected, rtol=0, atol=1e-14)
+    expected = F.scaled_dot_product_attention(one.query, one.key, one.value, scale=0.2)
+    scaled = Attention(one.query, one.key, one.value, 0.2)
+    torch.testing.assert_close(scaled.probs @ one.value, expected, rtol=0, atol=1e-14)
+
+
+def test_repeating_is_target_by_target():
+    one = attention(0, rows=2)
+    assert one.repeat(1) is one
+    thrice = one.repeat(3)
+    assert torch.equal(thrice.probs, torch.cat([one.probs] * 3)) and thrice.scale == one.scale
+    assert torch.equal(thrice.value[2:4], one.value)
+
+
+def test_sites_know_what_they_are():
+    assert CROSS.cross and CROSS.decoder and not SELF.cross
+    assert not Site(DOWN.format(2)).decoder and not Site("mid_block.attentions.0").decoder
+
+
+# Taps: what they leave alone.
+
+
+@pytest.mark.parametrize(("network", "limit"), [("tiny", 1e-6), ("tiny64", 1e-12)])
+def test_storing_computes_what_diffusers_does(network, limit, request):
+    call = Call(request.getfixturevalue(network))
+    source, target = call(SOURCE, TARGET), call(TARGET, SOURCE)
+    with attach(call) as taps:
+        assert torch.equal(call(SOURCE, TARGET), source)  # off
+        with taps.set("source"):
+            assert (call(SOURCE, TARGET) - source).abs().max() <= limit
+        for mode in ("target", "null"):
+            with taps.set(mode, 0.5):
+                assert (call(TARGET, SOURCE) - target).abs().max() <= limit
+        assert torch.equal(call(TARGET, SOURCE), target)
+        assert not taps.changed and taps.asked == 2 * len(call.model.unet.attn_processors)
+    assert torch.equal(call(SOURCE, TARGET), source)
+
+
+def is_as(unet, before):
+    after = unet.attn_processors
+    hooks = sum(len(module._forward_hooks) for module in unet.modules())
+    return list(after) == list(before) and hooks == 0 and all(after[n] is before[n] for n in after)
+
+
+def test_processors_come_back(call):
+    unet = call.model.unet
+    before = dict(unet.attn_processors)
+    with attach(call) as taps:
+        assert not is_as(unet, before)
+        with taps.set("source"):
+            call(SOURCE)
+        with taps.set("target"):
+            call(TARGET)
+    assert is_as(unet, before)
+
+
+def test_processors_come_back_after_an_error(call):
+    unet = call.model.unet
+    before = dict(unet.attn_processors)
+    with pytest.raises(ZeroDivisionError), attach(call) as taps, taps.set("source"):
+        raise ZeroDivisionError
+    assert is_as(unet, before) and taps.mode == "off"
+
+
+def test_a_control_that_is_never_asked_is_reported(call):
+    before = dict(call.model.unet.attn_processors)
+    with pytest.raises(RuntimeError, match="MasaCtrl was never asked: the taps did not attach"):
+        with attach(call, MasaCtrl()) as taps, taps.set("source"):
+            call(SOURCE)
+    assert is_as(call.model.unet, before)
+
+
+# Networks that have no attention to control.
+
+
+def unet(*blocks):
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8,) * len(blocks),
+        down_block_types=blocks,
+        up_block_types=tuple(block.replace("Down", "Up") for block in blocks[::-1]),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=16,
+        attention_head_dim=4,
+    )
+
+
+def test_networks_without_cross_attention_are_refused():
+    plain = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        attention_head_dim=4,
+    )
+    for network, name in ((None, "NoneType"), (plain, "UNet2DModel")):
+        words = f"cross-attention, got {name} without: .* edit with control=None"
+        with pytest.raises(ValueError, match=words), attached(network, Store(), (8, 8)):
+            pass
+
+
+def test_attention_of_another_kind_is_refused():
+    grouped, slow = unet("CrossAttnDownBlock2D", "AttnDownBlock2D"), unet("CrossAttnDownBlock2D")
+    slow.set_attn_processor(AttnProcessor())
+    odd = {"down_blocks.1.* AttnProcessor2_0 group_norm": grouped, "AttnProcessor ": slow}
+    for words, network in odd.items():
+        before = dict(network.attn_processors)
+        words = f"expected plain attention at .*{words}: attention control knows Stable Diffusion"
+        with pytest.raises(ValueError, match=words), attached(network, Store(), (8, 8)):
+            pass
+        assert is_as(network, before)
+
+
+# Prompt-to-prompt by hand.
+
+OLD = looking([0.5, 0.3, 0.2], [0.1, 0.2, 0.7])
+NEW = looking([0.2, 0.2, 0.6], [0.6, 0.3, 0.1])
+
+
+def close(found, rows):
+    torch.testing.assert_close(found, torch.tensor(rows, dtype=torch.float64)[None, None])
+
+
+def test_replaced_words_look_where_the_old_ones_looked():
+    # Place 1 of the target answers place 2 of the source and the other way round.
+    swap = PromptToPrompt(words([[1, 0, 0], [0, 0, 1], [0, 1, 0]]))
+    probs, value = swap(CROSS, OLD, NEW, 0.0)
+    close(probs, [[0.5, 0.2, 0.3], [0.1, 0.7, 0.2]])
+    assert value is NEW.value
+
+
+def test_refined_words_look_where_they_would():
+    refine = PromptToPrompt(words([[1, 0, 0], [0, 0, 0], [0, 1, 0]], keeps=[1, 0, 1]))
+    probs, _ = refine(CROSS, OLD, NEW, 0.0)
+    close(probs, [[0.5, 0.2, 0.3], [0.1, 0.3, 0.2]])
+
+
+def test_shares_are_of_what_several_tokens_see():
+    half = PromptToPrompt(words([[1, 0, 0], [0, 0.5, 0.5], [0, 0.5, 0.5]]))
+    probs, _ = half(CROSS, OLD, NEW, 0.0)
+    close(probs, [[0.5, 0.25, 0.25], [0.1, 0.45, 0.45]])
+
+
+def test_weights_scale_at_all_times():
+    heavy = PromptToPrompt(words(torch.eye(3).tolist(), weights=[1, 3, -1]), cross=0.5)
+    close(heavy(CROSS, OLD, NEW, 0.4)[0], [[0.5, 0.9, -0.2], [0.1, 0.6, -0.7]])
+    close(heavy(CROSS, OLD, NEW, 0.5)[0], [[0.2, 0.6, -0.6], [0.6, 0.9, -0.1]])
+
+
+def test_windows_of_prompt_to_prompt():
+    control = PromptToPrompt(words(torch.eye(3).tolist()), cross=0.8, itself=0.4, largest=0.5)
+    assert torch.equal(control(CROSS, OLD, NEW, 0.79)[0], OLD.probs)
+    assert torch.equal(control(CROSS, OLD, NEW, 0.8)[0], NEW.probs)
+    for site in (SELF, Site(DOWN.format(1), 0.25)):
+        probs, value = control(site, OLD, NEW, 0.39)
+        assert torch.equal(probs, OLD.probs) and value is NEW.value
+    assert control(SELF, OLD, NEW, 0.4) is None
+    assert control(Site(UP.format(1), 1.0), OLD, NEW, 0.0) is None
+    wide = PromptToPrompt(control.words, largest=1.0)
+    assert torch.equal(wide(Site(UP.format(1), 1.0), OLD, NEW, 0.0)[0], OLD.probs)
+
+
+def test_every_sample_has_its_own_words():
+    old, new = attention(0, 2, keys=3), attention(1, 2, keys=3)
+    pair = [words(torch.eye(3).tolist()), words([[1, 0, 0], [0, 0, 0], [0, 1, 0]], [1, 0, 1])]
+    parts = zip(*((e.answers, e.keeps, e.weights) for e in pair), strict=True)
+    probs, _ = PromptToPrompt(Alignment(*map(torch.cat, parts)))(CROSS, old, new, 0.0)
+    assert torch.equal(probs[0], old.probs[0])
+    assert torch.equal(probs[1, ..., 1], new.probs[1, ..., 1])
+    assert torch.equal(probs[1, ..., 2], old.probs[1, ..., 1])
+
+
+def test_replacing_as_many_words_shares_out_all_attention(tiny):
+    targets = ["a large blue shiny cone on a navy floor", TARGET]
+    control = control_for("replace", tiny.tokenizer, [SOURCE] * 2, targets)
+    old, new = attention(0, 2, keys=24), attention(1, 2, keys=24)
+    probs, _ = control(CROSS, old, new, 0.0)
+    torch.testing.assert_close(probs.sum(-1), torch.ones(2, 2, 4).double(), rtol=0, atol=1e-6)
+
+
+# The other controls by hand.
+
+
+def test_masactrl_looks_at_the_keys_and_values_of_the_source():
+    old, new, control = attention(0), attention(1), MasaCtrl(start=0.1)
+    probs, value = control(SELF, old, new, 0.1)
+    expected = F.scaled_dot_product_attention(new.query, old.key, old.value)
+    torch.testing.assert_close(probs @ value, expected)
+    assert control(SELF, old, new, 0.09) is None
+    assert control(CROSS, old, new, 0.5) is None
+    assert control(Site(DOWN.format(1), 0.5), old, new, 0.5) is None
+
+
+def test_plug_and_play_takes_the_probabilities_of_the_source():
+    old, new, control = attention(0), attention(1), PlugAndPlay(itself=0.5)
+    probs, value = control(SELF, old, new, 0.49)
+    assert torch.equal(probs, old.probs) and value is new.value
+    assert control(SELF, old, new, 0.5) is None
+    assert control(CROSS, old, new, 0.0) is None
+    assert control(Site(DOWN.format(1), 0.5), old, new, 0.0) is None
+
+
+@pytest.mark.parametrize("mode", ["target", "null"])
+def test_plug_and_play_takes_features_until_their_share(call, mode):
+    seen, layer = [], call.model.unet.up_blocks[1].resnets[1]
+
+    def look(*prompts):
+        call(*prompts)
+        return seen[-1]
+
+    with attach(call, PlugAndPlay(itself=0.0, features=0.5)) as taps:
+        handle = layer.register_forward_hook(lambda _module, _inputs, out: seen.append(out))
+        own = look(TARGET)
+        with taps.set("source"):
+            source = look(SOURCE)
+        assert (own - source).abs().max() > 1e-3
+        with taps.set(mode, 0.5):
+            torch.testing.assert_close(look(TARGET), own, rtol=0, atol=1e-12)
+            assert not taps.changed
+        with taps.set(mode, 0.49):
+            assert torch.equal(look(TARGET), source) and taps.changed
+            assert torch.equal(look(TARGET, SOURCE), torch.cat([source] * 2))
+        assert torch.equal(look(TARGET), own)
+        handle.remove()
+
+
+STEERING = ("replace", "refine", "reweight", "masactrl", "plug-and-play")
+
+
+def control(model, name):
+    """A control that has something to change in every call until the middle of the walk."""
+    kind = name if name == "replace" else "refine"
+    weights = {"blue": 3.0} if name == "reweight" else None
+    aligned = align(model.tokenizer, [SOURCE], [TARGET], kind, weights)
+    others = {"masactrl": MasaCtrl(start=0.0), "plug-and-play": PlugAndPlay()}
+    return others.get(name) or PromptToPrompt(aligned, itself=0.8, largest=1.0)
+
+
+@pytest.mark.parametrize("name", STEERING)
+def test_several_targets_see_one_source_as_each_alone(call, name):
+    def steered(sources, targets):
+        with attach(call, control(call.model, name)) as taps:
+            with taps.set("source"):
+                call(*[SOURCE] * len(sources), rows=sources)
+            with taps.set("target", 0.1):
+                found = call(*[TARGET] * len(targets), rows=targets)
+            assert taps.changed
+        return found
+
+    # Two samples with two targets each: the first ones of both, then the second ones.
+    together, plain = steered((0, 1), (0, 1, 2, 3)), call(*[TARGET] * 4)
+    for row in range(4):
+        one = steered((row % 2,), (row,))
+        torch.testing.assert_close(together[row : row + 1], one, rtol=0, atol=1e-12)
+        assert (one - plain[row]).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("name", STEERING)
+@pytest.mark.parametrize("w", [1, 3])
+def test_controls_leave_the_source_as_it_is(tiny64, latents, name, w):
+    path = invert(tiny64, latents, tiny64.condition(SOURCE), "ddim", steps=4)
+    source = tiny64.condition(SOURCE, guidance_scale=w)
+    path = replace(path, condition=source)
+    expected = reconstruct(tiny64, path)
+    target = tiny64.condition(TARGET, guidance_scale=w)
+    found = edit(tiny64, path, target, control(tiny64, name))
+    assert expected.drift(found.source).max() < 1e-12
+    assert found.target.drift(edit(tiny64, path, target).target)[0].min() > 1e-4
+
+
+# Controls by name.
+
+
+def test_every_control_has_a_name(tiny):
+    made = {
+        name: control_for(name, tiny.tokenizer, [SOURCE], [TARGET], cross=0.7, itself=0.3)
+        for name in CONTROLS
+    }
+    assert made["none"] is None
+    assert made["masactrl"] == MasaCtrl()
+    assert made["plug-and-play"] == PlugAndPlay(itself=0.3, features=0.7)
+    for kind in ("refine", "replace"):
+        aligned, found = align(tiny.tokenizer, [SOURCE], [TARGET], kind), made[kind]
+        assert isinstance(found, PromptToPrompt) and (found.cross, found.itself) == (0.7, 0.3)
+        assert torch.equal(found.words.answers, aligned.answers)
+        assert torch.equal(found.words.keeps, aligned.keeps) and (found.words.weights == 1).all()
+    heavy = control_for("refine", tiny.tokenizer, [SOURCE], [TARGET], weights={"blue": 2})
+    assert heavy.words.weights[0].nonzero().numel() == 24 and heavy.words.weights[0, 3] == 2
+
+
+def test_unknown_controls_and_words_are_refused(tiny):
+    with pytest.raises(ValueError, match="unknown control 'swap': .* none, refine, replace, masa"):
+        control_for("swap", tiny.tokenizer, [SOURCE], [TARGET])
+    with pytest.raises(ValueError, match="“green” is not a word of"):
+        control_for("refine", tiny.tokenizer, [SOURCE], [TARGET], weights={"green": 2})
+
+
+# Maps.
+
+
+def looked(call, *prompts):
+    """Mean attention to each token at half the side, by diffusers' own scores, enlarged."""
+    layer = call.model.unet.mid_block.attentions[0].transformer_blocks[0].attn2
+    inputs = []
+
+    def keep(_module, positional, named):
+        inputs.append((positional[0], named["encoder_hidden_states"]))
+
+    handle = layer.register_forward_pre_hook(keep, with_kwargs=True)
+    call(*prompts)
+    handle.remove()
+    pixels, text = inputs[0]
+    query, key = (layer.head_to_batch_dim(e) for e in (layer.to_q(pixels), layer.to_k(text)))
+    scores = layer.get_attention_scores(query, key).unflatten(0, (len(prompts), -1)).mean(1)
+    height, width = (side // 2 for side in call.shape)
+    maps = scores.mT.reshape(len(prompts), -1, height, width).float()
+    return F.interpolate(maps, call.shape, mode="bilinear").detach()
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 12), (12, 4)])
+def test_maps_are_where_each_token_is_looked_for(tiny64, shape):
+    call = Call(tiny64, shape)
+    first, second = looked(call, SOURCE, TARGET), looked(call, TARGET, TARGET)
+    with attach(call) as taps:
+        for whose in ("source", "target"):
+            with taps.set(whose):
+                call(SOURCE, TARGET)
+            assert taps.maps(whose).shape == (2, 24, *shape)
+            torch.testing.assert_close(taps.maps(whose), first)
+            with taps.set(whose):
+                call(TARGET, TARGET)
+            torch.testing.assert_close(taps.maps(whose), (first + second) / 2)
+            sums = taps.maps(whose).sum(1)
+            torch.testing.assert_close(sums, torch.ones(2, *shape))
+
+
+def test_maps_are_of_what_the_control_made_of_them(call):
+    expected = looked(call, SOURCE)
+    with attach(call, PromptToPrompt(align(call.model.tokenizer, [SOURCE], [TARGET]))) as taps:
+        with taps.set("source"):
+            call(SOURCE)
+        with taps.set("target", 0.0):
+            call(TARGET)
+        maps = taps.maps("target")
+    kept = [token for token in range(24) if token != 3]  # small, BLUE
+    torch.testing.assert_close(maps[:, kept], expected[:, kept])
+    assert (maps[:, 3] - expected[:, 3]).abs().max() > 1e-4
+
+
+def test_maps_are_of_the_prompt_alone(tiny64, latents):
+    # Controls that steer the unconditional rows too are asked there; its maps have other words.
+    path = invert(tiny64, latents, tiny64.condition(SOURCE), steps=1)
+    target, control = tiny64.condition(TARGET), MasaCtrl(start=0.0)
+    plain, guided = (edit(tiny64, path, target.at(w), control).taps for w in (1, 3))
+    assert guided.asked == 2 * plain.asked
+    for whose in ("source", "target"):
+        torch.testing.assert_close(guided.maps(whose), plain.maps(whose))
+
+
+def test_no_maps_before_a_call():
+    with pytest.raises(ValueError, match="expected a call in mode 'target' before its maps"):
+        Taps(Store(), (8, 8)).maps("target")
+
+
+# Blends.
+
+
+def drawn(*peaks):
+    """Maps of three tokens on 6 × 6 pixels: peaks of token, row, column and height."""
+    maps = torch.zeros(1, 3, 6, 6)
+    for token, row, column, height in peaks:
+        maps[0, token, row, column] = height
+    return maps
+
+
+def marks(*places):
+    return torch.zeros(1, 3).index_fill(1, torch.tensor(places, dtype=torch.long), 1.0)
+
+
+def taps_of(source, target):
+    return Taps(Store(), (6, 6), sums={"source": [source, 1], "target": [2 * target, 2]})
+
+
+def square(*boxes):
+    mask = torch.zeros(1, 1, 6, 6)
+    for rows, columns in boxes:
+        mask[..., rows, columns] = 1
+    return mask
+
+
+def test_a_blend_is_where_words_are_looked_for_and_beside():
+    # Token 1 peaks in the corner and, less, on the right; token 0 is nobody's word.
+    source = drawn((1, 0, 0, 1.0), (1, 3, 5, 0.25), (0, 5, 0, 9.0))
+    taps = taps_of(source, drawn())
+    corner, right = (slice(0, 2), slice(0, 2)), (slice(2, 5), slice(4, 6))
+    cases = {0.3: square(corner), 0.2: square(corner, right), 0.25: square(corner)}
+    for threshold, expected in cases.items():
+        found = Blend(marks(1), marks(2), threshold).mask(taps)
+        assert torch.equal(found, expected)
+
+
+def test_a_blend_holds_the_words_of_both_prompts():
+    taps = taps_of(drawn((1, 0, 0, 1.0)), drawn((2, 5, 5, 0.1), (1, 0, 5, 5.0)))
+    corner, other = (slice(0, 2), slice(0, 2)), (slice(4, 6), slice(4, 6))
+    assert torch.equal(Blend(marks(1), marks(2)).mask(taps), square(corner, other))
+    assert torch.equal(Blend(marks(1), marks()).mask(taps), square(corner))
+    assert torch.equal(Blend(marks(), marks(2)).mask(taps), square(other))
+    assert not Blend(marks(), marks()).mask(taps).any()
+
+
+def test_a_blend_adds_the_words_up():
+    # Two marked words at one place together outdo a third elsewhere.
+    maps = drawn((0, 0, 0, 0.5), (1, 0, 0, 0.5), (2, 5, 5, 0.6))
+    both = Blend(marks(0, 1, 2), marks(), threshold=0.7).mask(taps_of(maps, drawn()))
+    assert torch.equal(both, square((slice(0, 2), slice(0, 2))))
+
+
+def test_several_targets_blend_with_their_source():
+    # Two samples with two targets each, of which one has nothing to look for.
+    source = torch.cat([drawn((1, 0, 0, 1.0)), drawn((1, 5, 5, 1.0))])
+    target = torch.cat([drawn((2, 5, 0, 1.0)), *[drawn()] * 3])
+    left, right = (slice(0, 2), slice(0, 2)), (slice(4, 6), slice(4, 6))
+    first, second = square(left), square(right)
+    expected = [square(left, (slice(4, 6), slice(0, 2))), second, first, second]
+    found = Blend(marks(1), marks(2)).mask(taps_of(source, target))
+    assert torch.equal(found, torch.cat(expected))
+
+
+def test_a_blend_of_what_changes(tiny):
+    longer = "a large small red matte cube on a teal floor"
+    blend = Blend.of_changes(tiny.tokenizer, [SOURCE] * 2, [TARGET, longer], 0.4, 0.1)
+    assert blend.source.nonzero().tolist() == [[0, 3]]
+    assert blend.target.nonzero().tolist() == [[0, 3], [1, 2]]
+    assert (blend.threshold, blend.start) == (0.4, 0.1)
+
+
+def test_a_blend_of_equal_prompts_is_refused(tiny):
+    with pytest.raises(ValueError, match=f"expected prompts that differ, got “{SOURCE}” twice"):
+        Blend.of_changes(tiny.tokenizer, [SOURCE] * 2, [TARGET, SOURCE])

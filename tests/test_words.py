@@ -1,0 +1,259 @@
+"""Words and tokens: alignments of prompts against those written down by hand."""
+
+import pytest
+import torch
+from transformers import CLIPTokenizer
+
+from erddci.scenes.captions import LENGTH, tokenizer
+from erddci.words import align, changes, mask, words_of
+
+RED = "a red cube on a teal floor"
+BLUE = "a blue cube on a teal floor"
+TWO = "a large red cube left of a {} blue cone on a teal floor"
+
+PIECES = "skate board sing ing</w> cat</w> dog</w> is</w> ed</w>".split()
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The tokenizer of the embedded model, in which every word is one token."""
+    return tokenizer()
+
+
+@pytest.fixture(scope="module")
+def cut():
+    """A CLIP tokenizer that cuts words into `PIECES` and letters, with prompts of 12 tokens."""
+    letters = [*"abcdefghijklmnopqrstuvwxyz,."]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
+    merges = []
+    for piece in PIECES:
+        start, *rest = piece.removesuffix("</w>")
+        rest[-1] += "</w>" * piece.endswith("</w>")
+        for letter in rest:
+            merges.append((start, letter))
+            start += letter
+            tokens.append(start)
+    tokens = dict.fromkeys(["<|startoftext|>", "<|endoftext|>", *tokens])
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocabulary, merges=list(dict.fromkeys(merges)), model_max_length=12)
+
+
+def answers(alignment, row=0):
+    """Which source places each target place takes, with their shares, as far as it takes any."""
+    found = {}
+    for place, shares in enumerate(alignment.answers[row]):
+        if shares.any():
+            found[place] = {of: shares[of].item() for of in shares.nonzero().flatten().tolist()}
+    assert list(found) == alignment.keeps[row].nonzero().flatten().tolist()
+    assert set(alignment.keeps.unique().tolist()) <= {0, 1}
+    return found
+
+
+def one_each(of):
+    return {place: {source: 1.0} for place, source in of.items()}
+
+
+def places(marks):
+    assert set(marks.tolist()) <= {0, 1}
+    return marks.nonzero().flatten().tolist()
+
+
+# Words.
+
+
+def test_words_of_whole_tokens(whole):
+    expected = [(word, [place]) for place, word in enumerate(RED.split(), 1)]
+    assert list(words_of(whole, RED).values()) == expected
+    assert words_of(whole, "") == {}
+
+
+def test_words_of_pieces(cut):
+    assert words_of(cut, "A cat, skateboarding.") == {
+        0: ("a", [1]),
+        1: ("cat", [2]),
+        2: (",", [3]),
+        3: ("skateboarding", [4, 5, 6]),
+        4: (".", [7]),
+    }
+
+
+def test_places_are_those_of_the_numbers_that_the_encoder_sees(cut):
+    prompt = "a dog is skateboarding, singing"
+    numbers = cut(prompt).input_ids
+    for word, at in words_of(cut, prompt).values():
+        assert cut.decode([numbers[place] for place in at]).strip() == word
+
+
+def test_unknown_marks_are_words_of_their_own(whole):
+    # The embedded model has no comma; it must not become a part of the next word.
+    found = [(word, at) for word, at in words_of(whole, "a cube, on a floor").values()]
+    assert found[2:4] == [(whole.unk_token, [3]), ("on", [4])]
+
+
+# Masks.
+
+
+def test_mask_marks_words_wherever_they_occur(whole, cut):
+    assert mask(whole, RED, ["red"]).shape == (LENGTH,)
+    assert places(mask(whole, RED, ["red", "floor"])) == [2, 7]
+    assert places(mask(whole, RED, ["a"])) == [1, 5]
+    assert places(mask(whole, RED, ["Red"])) == [2]
+    assert places(mask(whole, RED, [])) == []
+    assert places(mask(cut, "a skateboarding cat", ["skateboarding"])) == [2, 3, 4]
+    assert places(mask(cut, "a cat, a dog.", [",", "dog"])) == [3, 5]
+
+
+def test_a_word_that_is_not_there_lists_those_that_are(whole, cut):
+    words = "“green” is not a word of “a red cube on a teal floor”: expected some of a, red, cube,"
+    with pytest.raises(ValueError, match=words):
+        mask(whole, RED, ["red", "green"])
+    with pytest.raises(ValueError, match="“board” is not .* some of a, skateboarding$"):
+        mask(cut, "a skateboarding", ["board"])  # a piece is no word
+
+
+# Changes.
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "left", "right"),
+    [
+        (RED, BLUE, [2], [2]),
+        (RED, RED, [], []),
+        ("a cube on a floor", "a red cube on a floor", [], [2]),
+        ("a red cube on a floor", "a cube on a floor", [2], []),
+        (RED, "a blue cone on a teal floor", [2, 3], [2, 3]),
+        ("a red cube on a floor", "a cube on a teal floor", [2], [5]),
+        ("", "a cube", [], [1, 2]),
+    ],
+)
+def test_changes_mark_what_goes_and_what_comes(whole, source, target, left, right):
+    assert tuple(map(places, changes(whole, source, target))) == (left, right)
+
+
+@pytest.mark.parametrize("sizes", [("small", "large"), ("large", "small")])
+def test_a_repeated_word_is_marked_only_where_it_changed(whole, sizes):
+    before, after = (TWO.format(size) for size in sizes)
+    assert tuple(map(places, changes(whole, before, after))) == ([8], [8])
+    assert places(mask(whole, TWO.format("large"), ["large"])) == [2, 8]  # unlike a mask
+
+
+def test_changes_of_words_in_pieces(cut):
+    source, target = "a cat is skateboarding", "a cat is singing, a dog"
+    assert tuple(map(places, changes(cut, source, target))) == ([4, 5, 6], [4, 5, 6, 7, 8])
+
+
+# Alignments.
+
+
+def test_equal_prompts_answer_themselves(whole):
+    for kind in ("replace", "refine"):
+        found = align(whole, [RED], [RED], kind)
+        assert torch.equal(found.answers[0], torch.eye(LENGTH))
+        assert found.keeps.all() and (found.weights == 1).all()
+        assert found.keeps.shape == found.weights.shape == (1, LENGTH)
+
+
+def test_replaced_words_take_the_attention_of_the_old_ones(whole):
+    found = align(whole, [RED], ["a blue cone on a teal floor"], "replace")
+    assert torch.equal(found.answers[0], torch.eye(LENGTH)) and found.keeps.all()
+
+
+def test_refined_words_keep_their_own(whole):
+    found = align(whole, [RED], ["a blue cone on a teal floor"], "refine")
+    assert answers(found) == one_each({n: n for n in range(LENGTH) if n not in (2, 3)})
+    assert align(whole, [RED], [BLUE]).keeps[0].argmin() == 2  # refinement is what is usual
+
+
+@pytest.mark.parametrize("kind", ["replace", "refine"])
+def test_inserted_words_have_none_to_take(whole, kind):
+    # start a cube on a floor end …  →  start a RED cube on a floor end …
+    found = align(whole, ["a cube on a floor"], ["a red cube on a floor"], kind)
+    expected = {0: 0, 1: 1, 3: 2, 4: 3, 5: 4, 6: 5}
+    ends = {place: place - 1 for place in range(7, LENGTH)}
+    assert answers(found) == one_each(expected | ends)
+
+
+@pytest.mark.parametrize("kind", ["replace", "refine"])
+def test_deleted_words_are_answered_by_none(whole, kind):
+    found = align(whole, ["a red cube on a floor"], ["a cube on a floor"], kind)
+    expected = {0: 0, 1: 1, 2: 3, 3: 4, 4: 5, 5: 6}
+    # One more padding than the source has: the last one answers the source's last again.
+    ends = {place: min(place + 1, LENGTH - 1) for place in range(6, LENGTH)}
+    assert answers(found) == one_each(expected | ends)
+
+
+def test_more_words_than_were_replaced_share_what_those_see(whole):
+    # Four words answer two as one: each takes a quarter of what the two see together.
+    found = align(whole, ["red cube on"], ["large shiny blue cone on"], "replace")
+    ends = {place: {place - 2: 1} for place in range(6, LENGTH)}
+    shared = {place: {1: 0.25, 2: 0.25} for place in range(1, 5)}
+    assert answers(found) == {0: {0: 1}, 5: {3: 1}} | shared | ends
+    found = align(whole, ["large shiny blue cone on"], ["red cube on"], "replace")
+    ends = {place: {min(place + 2, LENGTH - 1): 1} for place in range(4, LENGTH)}
+    half = dict.fromkeys(range(1, 5), 0.5)
+    assert answers(found) == {0: {0: 1}, 1: half, 2: half, 3: {5: 1}} | ends
+
+
+def test_words_of_as_many_pieces_answer_piece_by_piece(cut):
+    found = align(cut, ["a skateboarding cat"], ["a boardskateing cat"], "replace")
+    assert cut.tokenize("boardskateing") == ["board", "skate", "ing</w>"]
+    assert answers(found) == one_each({n: n for n in range(12)})
+
+
+def test_words_of_fewer_or_more_pieces_keep_the_attention_in_total(cut):
+    # a skate board ing cat: places 2, 3 and 4; a sing ing cat: places 2 and 3.
+    long, short = "a skateboarding cat", "a singing cat"
+    fewer = answers(align(cut, [long], [short], "replace"))
+    assert fewer[2] == fewer[3] == {2: 0.5, 3: 0.5, 4: 0.5} and fewer[4] == {5: 1}
+    assert [fewer[place] for place in (5, 10, 11)] == [{6: 1}, {11: 1}, {11: 1}]
+    more = answers(align(cut, [short], [long], "replace"))
+    third = pytest.approx({2: 1 / 3, 3: 1 / 3})
+    assert more[2] == third and more[3] == third and more[4] == third and more[5] == {4: 1}
+    assert [more[place] for place in (0, 1, 6, 11)] == [{0: 1}, {1: 1}, {5: 1}, {10: 1}]
+
+
+def test_refined_pieces_move_what_follows(cut):
+    found = align(cut, ["a cat, skateboarding"], ["a cat is skateboarding."], "refine")
+    # The comma became "is"; the full stop is new; all pieces stay where they are.
+    kept = {0: 0, 1: 1, 2: 2, 4: 4, 5: 5, 6: 6}
+    ends = {place: place - 1 for place in range(8, 12)}
+    assert answers(found) == one_each(kept | ends)
+
+
+def test_every_pair_of_a_batch_is_aligned_by_itself(whole):
+    sources, targets = [RED, "a cube on a floor"], [BLUE, "a red cube on a floor"]
+    both = align(whole, sources, targets)
+    assert both.answers.shape == (2, LENGTH, LENGTH)
+    for row, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        one = align(whole, [source], [target])
+        assert torch.equal(both.answers[row], one.answers[0])
+        assert torch.equal(both.keeps[row], one.keeps[0])
+
+
+# Weights.
+
+
+def test_weights_scale_the_words_of_those_prompts_that_have_them(whole):
+    found = align(
+        whole, [RED] * 2, [RED, BLUE], weights={"red": 3, "blue": 4, "Cube": 0.5, "a": 2}
+    )
+    expected = torch.ones(2, LENGTH)
+    expected[:, 3], expected[:, [1, 5]], expected[:, 2] = 0.5, 2, torch.tensor([3.0, 4.0])
+    assert torch.equal(found.weights, expected)
+
+
+def test_weights_scale_all_pieces_of_a_word(cut):
+    found = align(cut, ["a cat"], ["a skateboarding cat"], weights={"skateboarding": -1})
+    assert found.weights[0].tolist() == [1, 1, -1, -1, -1, *[1] * 7]
+
+
+# What is refused.
+
+
+def test_wrong_use_is_refused(whole):
+    with pytest.raises(ValueError, match="kind to be 'replace' or 'refine', got 'swap'"):
+        align(whole, [RED], [BLUE], "swap")
+    with pytest.raises(ValueError, match="“green” is not a word of “a blue cube.*: expected some"):
+        align(whole, [RED] * 2, [BLUE, RED], weights={"green": 2})
+    with pytest.raises(ValueError, match="shorter"):
+        align(whole, [RED] * 2, [BLUE])
