@@ -9,10 +9,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +31,7 @@ from erddci.guidance import Condition
 from erddci.images import Picture
 from erddci.inversion import METHODS, invert, reconstruct
 from erddci.metrics import MEASURES
-from erddci.model import StableDiffusion
+from erddci.model import StableDiffusion, load
 from erddci.runs import processes as processes
 from erddci.trajectory import Trajectory
 
@@ -177,10 +181,10 @@ def speed(
     found = []
     for repeat in range(repeats + 1):
         for name, go in tqdm(runs.items(), "speed", leave=False, delay=1):
-            before, start = model.rows, _now(model)
+            before, start = model.rows, now(model)
             with _network_time(model) as network:
                 error = go()
-            seconds = _now(model) - start
+            seconds = now(model) - start
             outside = 1 - sum(network) / seconds
             row = {"run": name, "seconds": seconds, "outside": outside, "latent max": error}
             if repeat:  # the first warms up
@@ -195,8 +199,8 @@ def _network_time(model: StableDiffusion) -> Iterator[list[float]]:
     """Seconds of every call of the UNet while the block runs."""
     calls: list[float] = []
     starts: list[float] = []
-    before = model.unet.register_forward_pre_hook(lambda *_: starts.append(_now(model)))
-    after = model.unet.register_forward_hook(lambda *_: calls.append(_now(model) - starts.pop()))
+    before = model.unet.register_forward_pre_hook(lambda *_: starts.append(now(model)))
+    after = model.unet.register_forward_hook(lambda *_: calls.append(now(model) - starts.pop()))
     try:
         yield calls
     finally:
@@ -205,22 +209,68 @@ def _network_time(model: StableDiffusion) -> Iterator[list[float]]:
 
 
 def throughput(
-    model: StableDiffusion, batches: Iterable[int] = (1, 2, 4, 8, 16), steps: int = 20
+    model: StableDiffusion,
+    batches: Iterable[int] = (1, 2, 4, 8, 16),
+    processes: Iterable[int] = (1, 2),
+    steps: int = 20,
+    repeats: int = 3,
 ) -> pd.DataFrame:
-    """Pictures reconstructed per second by the dual chain at w = 1, by batch size."""
+    """Pictures per second that the dual chain brings back at w = 1, by batch size and processes.
+
+    Processes are measured on the CPU alone, each with one thread and batches of four.
+
+    Returns:
+        one row a setting: what is varied, its value, pictures per second, and the ideal: as many
+        times those of the first setting as the value is larger.
+    """
     rows = []
     for size in tqdm(list(batches), "batch sizes", leave=False, delay=1):
-        pictures = held_out(size)
-        x = model.encode([picture for picture, _ in pictures])
-        condition = model.condition([prompt for _, prompt in pictures])
-        seconds = []
-        for _ in range(3):
-            start = _now(model)
-            reconstruct(model, invert(model, x, condition, "dual-chain", steps))
-            seconds.append(_now(model) - start)
-        rows.append({"batch": size, "pictures per second": size / float(np.median(seconds))})
-    table = pd.DataFrame(rows)
-    return table.assign(ideal=table["batch"] * table["pictures per second"][0] / table["batch"][0])
+        seconds = np.median(_reconstruct_held_out(model, size, steps, repeats))
+        rows.append(("batch size", size, size / float(seconds)))
+    if model.device.type == "cpu":
+        label, size = model.name.rsplit("@", 1)[0], 4
+        for count in processes:
+            with ProcessPoolExecutor(
+                count,
+                get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(label, get_context("spawn").Barrier(count)),
+            ) as pool:
+                work = [pool.submit(_work, size, steps, repeats) for _ in range(count)]
+                slowest = max(each.result() for each in work)
+            rows.append(("processes", count, count * repeats * size / slowest))
+    table = pd.DataFrame(rows, columns=["varied", "value", "pictures per second"])
+    first = table.groupby("varied").transform("first")
+    return table.assign(ideal=first["pictures per second"] * table["value"] / first["value"])
+
+
+def _reconstruct_held_out(
+    model: StableDiffusion, size: int, steps: int, repeats: int
+) -> list[float]:
+    """Seconds of each of some reconstructions of a batch at w = 1."""
+    pictures, seconds = held_out(size), []
+    x = model.encode([picture for picture, _ in pictures])
+    condition = model.condition([prompt for _, prompt in pictures])
+    for _ in range(repeats):
+        start = now(model)
+        reconstruct(model, invert(model, x, condition, "dual-chain", steps))
+        seconds.append(now(model) - start)
+    return seconds
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(label: str, barrier: Barrier) -> None:
+    torch.set_num_threads(1)
+    _worker.update(model=load(label, "cpu"), barrier=barrier)
+
+
+def _work(size: int, steps: int, repeats: int) -> float:
+    """Seconds of some reconstructions, begun when every process is warm."""
+    _reconstruct_held_out(_worker["model"], size, 2, 1)
+    _worker["barrier"].wait()
+    return sum(_reconstruct_held_out(_worker["model"], size, steps, repeats))
 
 
 @torch.no_grad()
@@ -233,10 +283,10 @@ def _run_one(model: StableDiffusion, pictures: Pictures, case: Case, kept: dict)
     path, seconds, high = climb(
         model, x, condition.at(case.inverted_at), case.method, case.steps, kept
     )
-    start = _now(model)
+    start = now(model)
     with _peak(model) as peak:
         back = reconstruct(model, path, condition.at(case.guidance_scale))
-        end = _now(model)
+        end = now(model)
     shared = {
         "rows up": path.rows,
         "rows back": back.rows,
@@ -273,15 +323,16 @@ def climb(
     """
     key = ("path", method, condition.guidance_scale, condition.dynamic, steps)
     if key not in kept:
-        start = _now(model)
+        start = now(model)
         with _peak(model) as peak:
             path = invert(model, x, condition, method, steps)
-            seconds = _now(model) - start
+            seconds = now(model) - start
         kept[key] = path, seconds, peak
     return kept[key]
 
 
-def _now(model: StableDiffusion) -> float:
+def now(model: StableDiffusion) -> float:
+    """Seconds, after all that a GPU was asked to do is done."""
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
     return time.perf_counter()

@@ -37,11 +37,11 @@ def scripts(names: list[str] | None = None, folder: Path = FIGURES) -> list[Path
     return [path for path in found if not names or path.stem.startswith(tuple(names))]
 
 
-def rows_folder(model: StableDiffusion) -> Path:
-    """Where the benchmark keeps a model's rows: those of the embedded one come with the table."""
+def rows_folder(model: StableDiffusion, table: str = "table_reconstruction") -> Path:
+    """Where a benchmark keeps a model's rows: those of the embedded one come with the table."""
     if model.name.startswith("scenes@"):
-        return FIGURES / "table_reconstruction"
-    return Path("runs") / model.name.replace("/", "_")
+        return FIGURES / table
+    return Path("runs") / model.name.replace("/", "_") / table
 
 
 def run(script: Path, model: StableDiffusion, out: Path | None = None) -> list[Path]:

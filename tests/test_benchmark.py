@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import erddci
 from erddci import METHODS, benchmark, record
 from erddci.data import held_out
 
@@ -129,8 +130,16 @@ def test_speed_counts_rows_of_every_order_of_calls(tiny, pictures):
     assert (table["latent max"][:3] < 1e-12).all()
     assert table["speedup"][0] == 1 and (table["seconds"] > 0).all()
     assert table["outside"].between(0, 1).all()
-    sizes = benchmark.throughput(tiny, (1, 2), steps=2)
-    assert sizes["ideal"][1] == 2 * sizes["pictures per second"][0]
+
+
+def test_throughput_by_batch_size_and_processes(tiny_folder):
+    model = erddci.load(tiny_folder, device="cpu")
+    table = benchmark.throughput(model, (1, 2), (1, 2), steps=2, repeats=1)
+    assert list(table["varied"]) == ["batch size"] * 2 + ["processes"] * 2
+    assert list(table["value"]) == [1, 2, 1, 2] and (table["pictures per second"] > 0).all()
+    for first in (0, 2):
+        assert table["ideal"][first] == table["pictures per second"][first]
+        assert table["ideal"][first + 1] == 2 * table["ideal"][first]
 
 
 def test_two_processes_share_a_run_and_find_the_same(tiny_folder, tmp_path):

@@ -38,7 +38,8 @@ LAYERS["edit_benchmark"] = tuple(LAYERS)
 LAYERS["record"] = ("model",)
 # Publishing weights means measuring them as a user would see them.
 LAYERS["scenes.publish"] = ("scenes", "grid", "metrics", "model")
-TOP = ("__init__", "__main__", "cli", "doctor", "widgets", "workbook")  # may import anything
+# These may import anything.
+TOP = ("__init__", "__main__", "cli", "doctor", "studio", "widgets", "workbook")
 
 
 def imported(tree):

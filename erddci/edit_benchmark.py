@@ -1,0 +1,280 @@
+"""The editing benchmark: edits of scenes whose true answer is known, one row a picture.
+
+Every other benchmark of edits guesses how well one did.  Here the renderer knows: the edited
+picture is compared with the picture of the changed scene.  `erddci.runs` does the running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from erddci import runs
+from erddci.attention import CONTROLS, control_for
+from erddci.benchmark import climb, now
+from erddci.data import KINDS, Example, edits
+from erddci.editing import edit, noised
+from erddci.experiments import edit_measures
+from erddci.guidance import DYNAMIC, Condition, Dynamic
+from erddci.inversion import METHODS
+from erddci.metrics import MEASURES, compare
+from erddci.model import StableDiffusion
+from erddci.scenes.reader import Reader, load_reader
+
+# Seeds from here on: those before it served to choose defaults.
+START = 50_000
+
+DYNAMICS: dict[str, Dynamic | None] = {"constant": None, "fading": DYNAMIC}
+
+# Which share of the walk is walked again, as the authors of these methods do by default.
+STRENGTHS = {"no inversion": 0.6, "edict": 0.8, "edit-friendly": 0.64}
+
+# Not inverted, and the true answer's own VAE round trip: what nothing should fall below or rise
+# above.
+NO_INVERSION, CEILING = "no inversion", "ceiling"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to edit: what is run on every scene.
+
+    `inverted_at` is the guidance scale of the inversion and of the source row, `guidance_scale`
+    that of the target row; `dynamic` names one of `DYNAMICS`, `control` one of
+    `erddci.attention.CONTROLS`.
+    """
+
+    method: str
+    control: str
+    dynamic: str
+    inverted_at: float
+    guidance_scale: float
+    steps: int
+
+
+def case(method: str, control: str, dynamic: str, w: float, steps: int) -> Case:
+    """A way to edit at a guidance scale, inverted as the method is meant to be.
+
+    The dual chain under fading guidance is mirrored: it is inverted under the same.
+
+    Raises:
+        ValueError: an unknown method, control or dynamic.
+    """
+    known = {"method": [*METHODS, NO_INVERSION, CEILING], "control": CONTROLS, "dynamic": DYNAMICS}
+    for (name, values), value in zip(known.items(), (method, control, dynamic), strict=True):
+        if value not in values:
+            raise ValueError(f"unknown {name} {value!r}: expected one of {', '.join(values)}")
+    guided = method in METHODS and METHODS[method].guided
+    mirrored = method == "dual-chain" and dynamic == "fading"
+    at = float(w if guided or mirrored else 1)
+    return Case(method, control, dynamic, at, float(w), steps)
+
+
+# The ways to edit that are compared by default: baselines as their papers have them, the dual
+# chain with and without our dynamic control, and, to give credit where it is due, the strongest
+# baseline with the same dynamic control.
+WAYS = (
+    (CEILING, "none", "constant"),
+    (NO_INVERSION, "none", "constant"),
+    ("ddim", "refine", "constant"),
+    ("negative-prompt", "refine", "constant"),
+    ("null-text", "refine", "constant"),
+    ("direct", "refine", "constant"),
+    ("direct", "refine", "fading"),
+    ("edict", "none", "constant"),
+    ("bdia", "none", "constant"),
+    ("edit-friendly", "none", "constant"),
+    ("dual-chain", "none", "constant"),
+    ("dual-chain", "none", "fading"),
+    ("dual-chain", "refine", "fading"),
+)
+
+# How the dual chain does under each control, and without any.
+CONTROLLED = tuple(("dual-chain", control, "fading") for control in CONTROLS)
+
+# Few ways, to be followed over guidance scales and numbers of steps.
+FEW = (
+    ("ddim", "refine", "constant"),
+    ("direct", "refine", "constant"),
+    ("dual-chain", "none", "constant"),
+    ("dual-chain", "none", "fading"),
+    ("dual-chain", "refine", "fading"),
+)
+
+EVERY = (1.0, 3.0, 5.0, 7.5), (5, 10, 20, 50)
+
+PROFILES: dict[str, dict] = {
+    "small": {"ways": FEW[::3], "scales": (7.5,), "steps": (5,), "scenes": 4},
+    "table": {"ways": WAYS, "scales": (7.5,), "steps": (10,), "scenes": 200},
+    "controls": {"ways": CONTROLLED, "scales": (7.5,), "steps": (10,), "scenes": 40},
+    "scales": {"ways": FEW, "scales": EVERY[0], "steps": (10,), "scenes": 16},
+    "steps": {"ways": FEW, "scales": (7.5,), "steps": (5, 10, 20), "scenes": 16},
+    "full": {"ways": WAYS, "scales": EVERY[0], "steps": EVERY[1], "scenes": 200},
+}
+
+KEY = list(Case.__dataclass_fields__)
+MEASURED = [*(f"{name} truth" for name in MEASURES), "background", "asked", "kept"]
+RENDERED = [f"{name} rendered" for name in MEASURES]
+COLUMNS = [*KEY, "picture", "kind", *MEASURED, *RENDERED]
+COLUMNS += ["rows up", "rows back", "seconds up", "seconds back", "batch", "problem"]
+
+
+def cases(
+    ways: Iterable[tuple[str, str, str]], scales: Iterable[float], steps: Iterable[int]
+) -> list[Case]:
+    """All settings of a sweep over ways to edit, each once."""
+    ways, scales = tuple(ways), tuple(scales)
+    found = [case(*way, w, n) for n in steps for w in scales for way in ways]
+    return list(dict.fromkeys(found))
+
+
+def known_profile(name: str) -> dict:
+    """A profile by its name; raises ValueError for an unknown one."""
+    if name not in PROFILES:
+        raise ValueError(f"unknown profile {name!r}: expected one of {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def run(
+    model: StableDiffusion,
+    scenes: Sequence[Example],
+    todo: Sequence[Case],
+    folder: Path,
+    batch: int = 8,
+) -> pd.DataFrame:
+    """Edit every scene in every way, save each batch when it is done, and return all rows.
+
+    Measures named "truth" are against the VAE round trip of the true answer, "rendered" against
+    the true answer itself, which the way named "ceiling" shows what can be reached of.
+
+    Args:
+        scenes: from `erddci.data.edits`.
+        folder: where rows go, one file a process; made if missing.
+        batch: scenes that are walked together.
+
+    Raises:
+        ValueError: the folder holds rows of another model or of other scenes.
+    """
+    prompts = [f"{scene.source} > {scene.target}" for scene in scenes]
+    runs.run(model, scenes, prompts, todo, _run_one, COLUMNS, folder, batch)
+    return read(folder)
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """All rows that a folder holds, sorted by steps and scale."""
+    order = ["steps", "guidance_scale", "method", "control", "dynamic", "picture"]
+    return runs.read(folder, COLUMNS).sort_values(order, ignore_index=True)
+
+
+def profile(model: StableDiffusion, name: str, folder: Path, batch: int = 8) -> pd.DataFrame:
+    """The rows of one of `PROFILES`: those of `folder`, the rest measured now.
+
+    Raises:
+        ValueError: an unknown profile, or a folder of other rows.
+    """
+    chosen = known_profile(name)
+    todo = cases(chosen["ways"], chosen["scales"], chosen["steps"])
+    rows = run(model, edits(chosen["scenes"], start=START), todo, folder, batch)
+    wanted = pd.DataFrame([vars(each) for each in todo])
+    return rows.merge(wanted, on=KEY)[lambda frame: frame["picture"] < chosen["scenes"]]
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean measures of each way to edit with bootstrap 95 % intervals, best mean rank first.
+
+    The rank of a way is taken among all ways of the frame on one picture, for each of PSNR, LPIPS,
+    background, asked and kept, equal ones sharing theirs, and averaged.
+    """
+    frame = frame.assign(rank=ranks(frame), rows=frame["rows up"] + frame["rows back"])
+    frame["seconds"] = frame["seconds up"] + frame["seconds back"]
+    columns = ["rank", *MEASURED, *RENDERED, "rows", "seconds"]
+    table = runs.summary(frame, KEY, columns, "mean")
+    table.insert(0, "way", [label(row) for row in table.to_dict("records")])
+    return table.sort_values("rank", ignore_index=True)
+
+
+def by_kind(frame: pd.DataFrame, column: str = "psnr truth") -> pd.DataFrame:
+    """The mean of a column for each way to edit (rows) and kind of edit (columns)."""
+    way = [label(row) for row in frame[KEY].to_dict("records")]
+    table = frame.assign(way=way).pivot_table(column, "way", "kind", sort=False)
+    return table[[kind for kind in KINDS if kind in table]]
+
+
+def ranks(frame: pd.DataFrame) -> pd.Series:
+    """Mean rank of each row among those of its picture, steps and scale; the ceiling has none."""
+    ways = frame[frame["method"] != CEILING]
+    groups = ways.groupby(["picture", "steps", "guidance_scale"])
+    better = {"psnr truth": 1, "lpips truth": -1, "background": 1, "asked": 1, "kept": 1}
+    each = [groups[name].rank(ascending=sign < 0) for name, sign in better.items()]
+    return pd.concat(each, axis=1).mean(axis=1).reindex(frame.index)
+
+
+def label(way: Mapping[str, Any]) -> str:
+    """A way to edit in words, of a row or a case's fields."""
+    control = "" if way["control"] == "none" else f" + {way['control']}"
+    fading = ", fading" if way["dynamic"] == "fading" else ""
+    return f"{way['method']}{control}{fading}"
+
+
+@torch.no_grad()
+def _run_one(model: StableDiffusion, scenes: list[Example], way: Case, kept: dict) -> list[dict]:
+    """Edit some scenes together in one way: a row for each."""
+    if "x" not in kept:
+        kept["x"] = model.encode([scene.image for scene in scenes])
+        kept["truths"] = model.decode(model.encode([scene.truth for scene in scenes]))
+    if way.method == CEILING:
+        images, spent = kept["truths"], {}
+    else:
+        images, spent = _edited(model, scenes, way, kept)
+    rows = []
+    for scene, image, truth, said in zip(
+        scenes, images, kept["truths"], _reader().read(images), strict=True
+    ):
+        row: dict = {"kind": scene.name, "batch": len(scenes)} | spent
+        try:
+            row |= edit_measures(scene, image, truth, said)
+            rendered = compare(model.read(scene.truth), image)
+            row |= {f"{name} rendered": value for name, value in rendered.items()}
+        except ValueError as error:  # The walk left the numbers that a picture can have.
+            row["problem"] = str(error)
+        rows.append(row)
+    return rows
+
+
+def _edited(
+    model: StableDiffusion, scenes: list[Example], way: Case, kept: dict
+) -> tuple[np.ndarray, dict]:
+    """The edited pictures, and what they cost."""
+    x, dynamic = kept["x"], DYNAMICS[way.dynamic]
+    sources, targets = ([getattr(s, end) for s in scenes] for end in ("source", "target"))
+    source, target = model.condition(sources), model.condition(targets)
+    if way.method == NO_INVERSION:
+        path, up = noised(model, x, source, way.steps), 0.0
+    else:
+        path, up, _ = climb(
+            model, x, _at(source, way.inverted_at, dynamic), way.method, way.steps, kept
+        )
+    start = now(model)
+    control = control_for(way.control, model.tokenizer, sources, targets)
+    strength = STRENGTHS.get(way.method, 1.0)
+    found = edit(model, path, target.at(way.guidance_scale, dynamic), control, strength=strength)
+    seconds = (now(model) - start) / len(x)
+    spent = {"rows up": path.rows, "rows back": found.rows}
+    spent |= {"seconds up": up / len(x), "seconds back": seconds}
+    return model.decode(found.image), spent
+
+
+def _at(condition: Condition, w: float, dynamic: Dynamic | None) -> Condition:
+    # At w = 1 no schedule has a say; the plain one lets cases share the inversion.
+    return condition.at(w, dynamic if w != 1 else None)
+
+
+@lru_cache(maxsize=1)
+def _reader() -> Reader:
+    return load_reader()

@@ -1,0 +1,16 @@
+"""Edits against their true answers: what was done and kept, at what cost, and for which kind.
+
+Means of the rows of `table_editing`, with bootstrap 95 % intervals.
+"""
+
+from erddci import edit_benchmark, plots
+from erddci.record import rows_folder
+
+
+def draw(model, folder=None):
+    """Draw the benchmark's rows; what is missing of them is measured first."""
+    rows = edit_benchmark.profile(model, "table", folder or rows_folder(model, "table_editing"))
+    table = edit_benchmark.summary(rows)
+    kinds = edit_benchmark.by_kind(rows[rows["method"] != edit_benchmark.CEILING])
+    kinds = kinds.loc[[way for way in table["way"] if way in kinds.index]]
+    return plots.edit_benchmark(table, kinds), {"means": table, "kinds": kinds.reset_index()}
