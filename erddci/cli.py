@@ -1,4 +1,4 @@
-"""The command line: `erddci doctor`, `figures`, `reconstruct`, `benchmark` and the rest."""
+"""The command line: `erddci doctor`, `figures`, `reconstruct`, `edit`, `benchmark` and more."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from erddci.model import StableDiffusion
 
 # Commands import what they need: `erddci --help` should not wait for torch.
@@ -90,12 +92,50 @@ def reconstruct(
         result, picture = experiments.reconstruct_one(
             loaded, image, prompt, method, steps, guidance_scale
         )
-        for name, value in result.items():
-            typer.echo(f"{name:<12} {value:.6g}")
-        if out:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(out)
-            typer.echo(out)
+        _tell(result, picture, out)
+
+
+@app.command()
+def edit(
+    image: Annotated[Path, typer.Argument(help="a picture")],
+    target: Annotated[str, typer.Option(help="what the picture is to show")],
+    source: Annotated[str, typer.Option(help="what the picture shows")] = "",
+    method: Annotated[str, typer.Option(help="an inversion method")] = "dual-chain",
+    control: Annotated[
+        str, typer.Option(help="of attention: none, refine, replace, masactrl or plug-and-play")
+    ] = "refine",
+    steps: Annotated[int, typer.Option(help="DDIM steps")] = 50,
+    guidance_scale: Annotated[float, typer.Option(help="1 is unguided")] = 7.5,
+    strength: Annotated[float, typer.Option(help="share of the walk that is walked again")] = 1.0,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic/--constant", help="how guidance goes over the walk")
+    ] = True,
+    blend: Annotated[
+        bool, typer.Option(help="change only what the changed words look at")
+    ] = False,
+    model: ModelOption = "scenes",
+    device: DeviceOption = "auto",
+    out: Annotated[Path | None, typer.Option(help="where to save the edited picture")] = None,
+) -> None:
+    """Invert a picture, walk back under another prompt, and measure the source beside it."""
+    from erddci import DYNAMIC, experiments
+
+    with _plain_errors():
+        result, picture = experiments.edit_one(
+            _load(model, device), image, source, target, method, control, steps, guidance_scale,
+            strength, DYNAMIC if dynamic else None, blend,
+        )  # fmt: skip
+        _tell(result, picture, out)
+
+
+def _tell(result: dict[str, float], picture: Image, out: Path | None) -> None:
+    """Print measures, and save a picture."""
+    for name, value in result.items():
+        typer.echo(f"{name:<12} {value:.6g}")
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(out)
+        typer.echo(out)
 
 
 benchmark = typer.Typer(help="Compare inversion methods on many pictures.", no_args_is_help=True)
@@ -140,21 +180,58 @@ def reconstruction(
 
 
 @benchmark.command()
+def editing(
+    folder: Annotated[Path, typer.Argument(help="where rows go; a stopped run goes on there")],
+    profile: Annotated[
+        str, typer.Option(help="small, table, controls, scales, steps or full")
+    ] = "small",
+    scales: Annotated[list[float] | None, typer.Option(help="guidance scales")] = None,
+    steps: Annotated[list[int] | None, typer.Option(help="numbers of DDIM steps")] = None,
+    scenes: Annotated[int | None, typer.Option(help="held-out scenes")] = None,
+    batch: Annotated[int, typer.Option(help="scenes walked together")] = 8,
+    model: ModelOption = "scenes",
+    device: DeviceOption = "auto",
+) -> None:
+    """Edit held-out scenes in many ways, and compare each edit with its true answer."""
+    from erddci import edit_benchmark as bench
+    from erddci.data import edits
+    from erddci.runs import processes
+
+    with _plain_errors():
+        chosen = bench.known_profile(profile)
+        todo = bench.cases(chosen["ways"], scales or chosen["scales"], steps or chosen["steps"])
+        state = processes()
+        shared = device == "auto" and state.num_processes > 1
+        loaded = _load(model, str(state.device) if shared else device)
+        drawn = edits(scenes or chosen["scenes"], start=bench.START)
+        rows = bench.run(loaded, drawn, todo, folder, batch)
+        if state.is_main_process:
+            table = bench.summary(rows)
+            table.to_csv(folder / "summary.csv", index=False, float_format="%.6g")
+            shown = [name for name in table if name.split()[-1] not in ("low", "high", "rendered")]
+            typer.echo(table[shown].to_string(index=False, float_format="%.4g"))
+
+
+@benchmark.command()
 def speed(
     steps: Annotated[int, typer.Option(help="DDIM steps")] = 50,
     repeats: Annotated[int, typer.Option(help="timed repeats")] = 3,
     model: ModelOption = "scenes",
     device: DeviceOption = "auto",
 ) -> None:
-    """Time one reconstruction against the authors' order of calls, and pictures per second."""
+    """Time one reconstruction and one edit beside other methods, and pictures per second."""
     from erddci import benchmark as bench
-    from erddci.data import held_out
+    from erddci import edit_benchmark
+    from erddci.data import edits, held_out
 
     with _plain_errors():
         loaded = _load(model, device)
-        table = bench.speed(loaded, held_out(1)[0], steps, repeats)
-        typer.echo(table.to_string(index=False, float_format="%.4g"))
-        typer.echo(bench.throughput(loaded).to_string(index=False, float_format="%.4g"))
+        scene = edits(1, start=edit_benchmark.START)[0]
+        tables = [bench.speed(loaded, held_out(1)[0], steps, repeats)]
+        tables.append(edit_benchmark.speed(loaded, scene, steps=steps, repeats=repeats))
+        tables.append(bench.throughput(loaded))
+        for table in tables:
+            typer.echo(table.to_string(index=False, float_format="%.4g"))
 
 
 train = typer.Typer(

@@ -7,8 +7,8 @@ picture is compared with the picture of the changed scene.  `erddci.runs` does t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ import pandas as pd
 import torch
 
 from erddci import runs
-from erddci.attention import CONTROLS, control_for
+from erddci.attention import CONTROLS, Control, control_for
 from erddci.benchmark import climb, now
 from erddci.data import KINDS, Example, edits
 from erddci.editing import edit, noised
 from erddci.experiments import edit_measures
 from erddci.guidance import DYNAMIC, Condition, Dynamic
-from erddci.inversion import METHODS
+from erddci.inversion import METHODS, invert
 from erddci.metrics import MEASURES, compare
 from erddci.model import StableDiffusion
 from erddci.scenes.reader import Reader, load_reader
@@ -181,8 +181,13 @@ def profile(model: StableDiffusion, name: str, folder: Path, batch: int = 8) -> 
     chosen = known_profile(name)
     todo = cases(chosen["ways"], chosen["scales"], chosen["steps"])
     rows = run(model, edits(chosen["scenes"], start=START), todo, folder, batch)
-    wanted = pd.DataFrame([vars(each) for each in todo])
-    return rows.merge(wanted, on=KEY)[lambda frame: frame["picture"] < chosen["scenes"]]
+    return chosen_rows(rows, todo, chosen["scenes"])
+
+
+def chosen_rows(rows: pd.DataFrame, todo: Sequence[Case], scenes: int) -> pd.DataFrame:
+    """The rows of some cases on the first scenes."""
+    wanted = rows.merge(pd.DataFrame([asdict(each) for each in todo]), on=KEY)
+    return wanted[wanted["picture"] < scenes]
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -213,6 +218,62 @@ def ranks(frame: pd.DataFrame) -> pd.Series:
     better = {"psnr truth": 1, "lpips truth": -1, "background": 1, "asked": 1, "kept": 1}
     each = [groups[name].rank(ascending=sign < 0) for name, sign in better.items()]
     return pd.concat(each, axis=1).mean(axis=1).reindex(frame.index)
+
+
+def gain(
+    frame: pd.DataFrame,
+    way: tuple[str, str, str],
+    over: tuple[str, str, str],
+    column: str = "psnr truth",
+) -> dict[str, float]:
+    """Mean gain of one way over another, edit by edit, with its bootstrap 95 % interval.
+
+    Args:
+        way, over: method, control and dynamic.
+    """
+    index = ["steps", "guidance_scale", "picture"]
+    values = frame.set_index(["method", "control", "dynamic"]).sort_index()
+    first, second = (values.loc[[each]].set_index(index)[column] for each in (way, over))
+    return runs.interval(column, (first - second).dropna().to_numpy(), "mean")
+
+
+def speed(
+    model: StableDiffusion, scene: Example, w: float = 7.5, steps: int = 50, repeats: int = 3
+) -> pd.DataFrame:
+    """Time one edit, inversion included, by null-text, Direct Inversion and the dual chain.
+
+    Returns:
+        one row per run: median seconds, network rows, and `speedup`, how many times faster than
+        null-text inversion with prompt-to-prompt.
+    """
+    x, prompts = model.encode(scene.image), ([scene.source], [scene.target])
+    source, target = (model.condition(each[0]) for each in prompts)
+    refine = control_for("refine", model.tokenizer, *prompts)
+
+    def go(
+        name: str, dynamic: Dynamic | None, control: Control | None, **options: object
+    ) -> float:
+        path = invert(model, x, source.at(w, dynamic), name, steps, **options)
+        return path.rows + edit(model, path, target.at(w, dynamic), control).rows
+
+    ways = {
+        "null-text + refine": partial(go, "null-text", None, refine),
+        "direct + refine": partial(go, "direct", None, refine),
+        "dual-chain, fading": partial(go, "dual-chain", DYNAMIC, None),
+        "dual-chain, fading, shared": partial(go, "dual-chain", DYNAMIC, None, asks="source"),
+        "dual-chain + refine, fading, shared": partial(
+            go, "dual-chain", DYNAMIC, refine, asks="source"
+        ),
+    }
+    found = []
+    for repeat in range(repeats + 1):
+        for name, edited in ways.items():
+            start = now(model)
+            rows = edited()
+            if repeat:  # the first warms up
+                found.append({"run": name, "seconds": now(model) - start, "rows": rows})
+    table = pd.DataFrame(found).groupby("run", sort=False).median().reset_index()
+    return table.assign(speedup=table["seconds"][0] / table["seconds"])
 
 
 def label(way: Mapping[str, Any]) -> str:

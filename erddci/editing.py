@@ -31,7 +31,8 @@ class Edit:
     """What an edit leaves.
 
     Args:
-        source: the source's way back, which should end at the image.
+        source: the source's way back, which should end at the image; if nothing watched it, and
+            the method is not the dual chain, the path itself.
         target: the way of the targets [n + 1, K·B, C, H, W]: B samples under the first prompt,
             then under the next.
         rows: network rows for each target.
@@ -152,8 +153,8 @@ def edit(
 
     Raises:
         ValueError: another model's path, prompts that do not fit the samples, a mask of another
-            size, a strength out of range, an unknown reading.
-        RuntimeError: a control that changed nothing though the prompts differ.
+            size, a strength out of range, an unknown reading, or a control that changed nothing
+            though the prompts differ.
     """
     _check(model, path, target, strength, reading)
     path = path.until(max(1, round(strength * path.grid.steps)))
@@ -263,7 +264,7 @@ def _check_change(taps: Taps, source: Condition, target: Condition) -> None:
     times = len(target.text) // len(source.text)
     differ = not torch.equal(source.text.repeat(times, 1, 1), target.text)
     if differ and not taps.changed and not isinstance(taps.control, Store):
-        raise RuntimeError(
+        raise ValueError(
             f"{type(taps.control).__name__} changed no attention: widen the share of the walk in "
             "which it acts, or edit with control=None"
         )

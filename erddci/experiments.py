@@ -7,7 +7,9 @@ itself; latent errors compare with the latents that the walk started from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -15,17 +17,45 @@ import torch
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import CLIPTokenizer
 
 from erddci import toy
+from erddci.attention import Blend, control_for
+from erddci.data import Example
+from erddci.editing import Edit, edit
 from erddci.grid import Grid
-from erddci.guidance import Condition, Denoiser
+from erddci.guidance import DYNAMIC, Condition, Denoiser, Dynamic
 from erddci.images import Picture
 from erddci.inversion import METHODS, dual_chain, invert, reconstruct
 from erddci.metrics import compare
 from erddci.model import StableDiffusion
+from erddci.scenes.reader import answers, load_reader
 from erddci.trajectory import Trajectory
+from erddci.words import words_of
 
 Pictures = Sequence[tuple[Image.Image, str]]
+
+# What an edit should look like, as well as the VAE can say it.
+TRUTH = "true answer (VAE round trip)"
+
+# Ways to walk back at w.  Dynamic forms are the dual chain's, and our own formulation: the
+# formula of the paper's dynamic control was not available to us.
+FORMS: dict[str, Dynamic | None] = {
+    "dual chain": None,
+    "D1 guidance near the image": Dynamic(window=(0, 400)),
+    "D1 guidance fading": Dynamic(fade=4),
+    "D2 mirrored": Dynamic(mirrored=True),
+    "D3 anchored": Dynamic(anchor=0.2),
+    "D3 clipped": Dynamic(clip=0.05),
+    "D1 + D2, the noisy end": Dynamic(window=(900, 1000), mirrored=True),
+    "D1 + D2, the default": DYNAMIC,
+}
+OTHERS = {
+    "DDIM": "ddim",
+    "null-text": "null-text",
+    "negative-prompt": "negative-prompt",
+    "direct": "direct",
+}
 
 
 def error_accumulation(
@@ -154,6 +184,243 @@ def reconstruct_one(
     row |= {"rows up": path.rows, "rows back": back.rows}
     pixels = np.round(model.decode(back.image)[0] * 255).astype(np.uint8)
     return row, Image.fromarray(pixels)
+
+
+def edit_one(
+    model: StableDiffusion,
+    picture: Picture,
+    source: str,
+    target: str,
+    method: str = "dual-chain",
+    control: str = "refine",
+    steps: int = 50,
+    guidance_scale: float = 7.5,
+    strength: float = 1.0,
+    dynamic: Dynamic | None = DYNAMIC,
+    blend: bool = False,
+) -> tuple[dict[str, float], Image.Image]:
+    """Edit one picture: measures of the source's way back beside it, and the edited picture.
+
+    Args:
+        source, target: what the picture shows, and what it is to show.
+        blend: whether only what the changed words look at may differ from the source.
+    """
+    x, image, round_trip = _start(model, picture)
+    before, after = (
+        model.condition(prompt).at(guidance_scale, dynamic) for prompt in (source, target)
+    )
+    prompts = [source], [target]
+    steering = control_for(control, model.tokenizer, *prompts)
+    local = Blend.of_changes(model.tokenizer, *prompts) if blend else None
+    path = invert(model, x, climb(before, method), method, steps)
+    found = edit(model, path, after, steering, blend=local, strength=strength)
+    kept, changed = (model.decode(e.image)[0] for e in (source_back(model, found), found))
+    row = measures(kept, image, round_trip) | {"rows up": path.rows, "rows back": found.rows}
+    return row, Image.fromarray(np.round(changed * 255).astype(np.uint8))
+
+
+def climb(condition: Condition, method: str) -> Condition:
+    """What a method is to be inverted under for an edit under the guidance of a condition."""
+    if method == "dual-chain":
+        return condition.climb
+    known = METHODS.get(method)
+    return condition if known and known.guided else condition.at(1)
+
+
+def source_back(model: StableDiffusion, found: Edit) -> Trajectory:
+    """The source's way back beside an edit, walked now if the edit could do without it."""
+    if found.taps or found.source.method == "dual-chain":
+        return found.source
+    return reconstruct(model, found.source)
+
+
+def guidance_sweep(
+    model: StableDiffusion,
+    pictures: Pictures,
+    scales: Iterable[float] = (1, 2, 3, 5, 7.5, 10, 15),
+    steps: int = 20,
+    ways: Iterable[str] = (*FORMS, *OTHERS),
+) -> pd.DataFrame:
+    """How well pictures come back by guidance scale, in ways of `FORMS` and `OTHERS`.
+
+    All pictures are walked together, and inverted once for all scales if w has no say on the way
+    up.
+
+    Returns:
+        one row per picture, way and scale: measures against both references, latent errors,
+        network rows and seconds of one picture up and back.
+    """
+    x = model.encode([picture for picture, _ in pictures])
+    images, round_trips = [model.read(picture) for picture, _ in pictures], model.decode(x)
+    prompts, paths, rows = [prompt for _, prompt in pictures], {}, []
+    for w in tqdm(list(scales), "guidance scales", delay=1):
+        for way in ways:
+            condition = model.condition(prompts).at(w, FORMS.get(way))
+            path, up = _up(model, x, condition, way, steps, paths)
+            start = time.perf_counter()
+            back = reconstruct(model, path, condition)
+            seconds, decoded = (time.perf_counter() - start) / len(x), model.decode(back.image)
+            cost = {"rows up": path.rows, "rows back": back.rows}
+            cost |= {"seconds up": up / len(x), "seconds back": seconds}
+            for number, (image, round_trip) in enumerate(zip(images, round_trips, strict=True)):
+                found = measures(decoded[number], image, round_trip)
+                found |= latent_errors(path, back, number)[0] | cost
+                rows.append({"picture": number, "way": way, "guidance_scale": w} | found)
+    return pd.DataFrame(rows).drop(columns=["node", "t"])
+
+
+def edit_sweep(
+    model: StableDiffusion,
+    scenes: Sequence[Example],
+    scales: Iterable[float] = (1, 2, 3, 5, 7.5, 10, 15),
+    steps: int = 10,
+    ways: Iterable[str] = tuple(FORMS),
+) -> pd.DataFrame:
+    """How near edits come to their true answers by guidance scale, without attention control.
+
+    Returns:
+        one row per scene, way and scale: the columns of `edit_measures`, and network rows.
+    """
+    x, ends = model.encode([scene.image for scene in scenes]), ("source", "target")
+    truths = model.decode(model.encode([scene.truth for scene in scenes]))
+    source, target = (model.condition([getattr(s, end) for s in scenes]) for end in ends)
+    paths, rows = {}, []
+    for w, way in tqdm(list(product(scales, ways)), "scales and ways", delay=1):
+        dynamic = FORMS.get(way)
+        path, _ = _up(model, x, source.at(w, dynamic), way, steps, paths)
+        found = edit(model, path, target.at(w, dynamic))
+        told = {"way": way, "guidance_scale": w, "rows up": path.rows, "rows back": found.rows}
+        rows += [told | row for row in edit_rows(scenes, model.decode(found.image), truths)]
+    return pd.DataFrame(rows)
+
+
+def _up(
+    model: StableDiffusion, x: Tensor, condition: Condition, way: str, steps: int, paths: dict
+) -> tuple[Trajectory, float]:
+    """Invert as a way is meant to be, once for all that climb alike, and say how long it took."""
+    method = OTHERS.get(way, "dual-chain")
+    told = climb(condition, method)
+    key = method, told.guidance_scale, told.dynamic if told.guidance_scale != 1 else None
+    if key not in paths:
+        start = time.perf_counter()
+        paths[key] = invert(model, x, told, method, steps), time.perf_counter() - start
+    return paths[key]
+
+
+def climbed(
+    model: StableDiffusion,
+    scenes: Sequence[Example],
+    method: str = "dual-chain",
+    guidance_scale: float = 7.5,
+    steps: int = 20,
+    dynamic: Dynamic | None = None,
+) -> Trajectory:
+    """Invert scenes under their source prompts, as a method is meant to be for edits at w."""
+    source = model.condition([scene.source for scene in scenes]).at(guidance_scale, dynamic)
+    x = model.encode([scene.image for scene in scenes])
+    return invert(model, x, climb(source, method), method, steps)
+
+
+def edited(
+    model: StableDiffusion,
+    scenes: Sequence[Example],
+    path: Trajectory,
+    guidance_scale: float = 7.5,
+    dynamic: Dynamic | None = None,
+    control: str = "none",
+    cross: float = 0.4,
+    itself: float = 0.2,
+) -> np.ndarray:
+    """Edit scenes along their path of `climbed`: decoded pictures [scenes, height, width, 3].
+
+    Args:
+        control: one of `erddci.attention.CONTROLS`.
+        cross, itself: as of `erddci.attention.control_for`.
+    """
+    sources, targets = ([getattr(s, end) for s in scenes] for end in ("source", "target"))
+    target = model.condition(targets).at(guidance_scale, dynamic)
+    steering = control_for(control, model.tokenizer, sources, targets, cross, itself)
+    return model.decode(edit(model, path, target, steering).image)
+
+
+def edit_gallery(
+    model: StableDiffusion,
+    scenes: Sequence[Example],
+    ways: Mapping[str, tuple[str, str, Dynamic | None]],
+    guidance_scale: float = 7.5,
+    steps: int = 20,
+) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    """Edit scenes in several ways, beside what each edit should look like.
+
+    Args:
+        ways: method, attention control and dynamic control by name.
+
+    Returns:
+        pictures [scenes, height, width, 3] by way, the first named "input" and the last `TRUTH`,
+        and of all but the last one row per scene and way with the columns of `edit_measures`.
+    """
+    images = {"input": np.stack([model.read(scene.image) for scene in scenes])}
+    for name, (method, control, dynamic) in tqdm(ways.items(), "ways to edit", delay=1):
+        path = climbed(model, scenes, method, guidance_scale, steps, dynamic)
+        images[name] = edited(model, scenes, path, guidance_scale, dynamic, control)
+    truths = model.decode(model.encode([scene.truth for scene in scenes]))
+    rows = [
+        {"way": name} | r for name, each in images.items() for r in edit_rows(scenes, each, truths)
+    ]
+    return images | {TRUTH: truths}, pd.DataFrame(rows)
+
+
+def injection_sweep(
+    model: StableDiffusion,
+    scenes: Sequence[Example],
+    shares: Sequence[float] = (0, 0.2, 0.4, 0.6, 0.8),
+    guidance_scale: float = 7.5,
+    steps: int = 20,
+    dynamic: Dynamic | None = DYNAMIC,
+    kind: str = "refine",
+) -> tuple[dict[tuple[float, float], np.ndarray], pd.DataFrame]:
+    """Edit scenes along the dual chain by how much attention is taken from the source.
+
+    Returns:
+        pictures [scenes, height, width, 3] by the shares of the walk for which cross-attention and
+        self-attention are the source's, and one row per scene and pair of shares with "cross",
+        "itself" and the columns of `edit_measures`.
+    """
+    path = climbed(model, scenes, "dual-chain", guidance_scale, steps, dynamic)
+    truths = model.decode(model.encode([scene.truth for scene in scenes]))
+    images, rows = {}, []
+    for cross, itself in tqdm(list(product(shares, repeat=2)), "shares", delay=1):
+        chosen = kind if cross or itself else "none"
+        found = edited(model, scenes, path, guidance_scale, dynamic, chosen, cross, itself)
+        images[cross, itself] = found
+        given = {"cross": cross, "itself": itself}
+        rows += [given | row for row in edit_rows(scenes, found, truths)]
+    return images, pd.DataFrame(rows)
+
+
+def word_maps(
+    tokenizer: CLIPTokenizer, prompt: str, maps: Tensor, chosen: Iterable[str] | None = None
+) -> list[tuple[str, np.ndarray]]:
+    """Where the words of a prompt look, in order: the sum of the maps of each one's tokens.
+
+    Args:
+        maps: one map a token [1, L, H, W], from `erddci.attention.Taps.maps`.
+        chosen: words to keep; all by default.
+    """
+    found, kept = words_of(tokenizer, prompt).values(), None if chosen is None else set(chosen)
+    return [
+        (word, maps[0, places].sum(0).cpu().numpy())
+        for word, places in found
+        if kept is None or word in kept
+    ]
+
+
+def edit_rows(
+    scenes: Sequence[Example], images: np.ndarray, truths: np.ndarray
+) -> list[dict[str, float]]:
+    """What `edit_measures` says of each scene's edit."""
+    read = zip(scenes, images, truths, load_reader().read(images), strict=True)
+    return [{"picture": n} | edit_measures(*each) for n, each in enumerate(read)]
 
 
 def vae_floor(model: StableDiffusion, pictures: Pictures) -> pd.DataFrame:
@@ -337,6 +604,35 @@ def measures(decoded: np.ndarray, image: np.ndarray, round_trip: np.ndarray) -> 
     """Measures of a picture against both references: "psnr vae", "psnr input" and so on."""
     vae, given = compare(round_trip, decoded), compare(image, decoded)
     return {f"{k} vae": v for k, v in vae.items()} | {f"{k} input": v for k, v in given.items()}
+
+
+def edit_measures(
+    example: Example, image: np.ndarray, truth: np.ndarray, said: dict[str, str]
+) -> dict[str, float]:
+    """How near an edit is to its true answer, and whether it did what was asked and nothing else.
+
+    Args:
+        image, truth: the edit, and the VAE round trip of the true answer [H, W, 3] in [0, 1].
+        said: what the scene reader says of `image`.
+
+    Returns:
+        "psnr truth" and so on, against `truth`; "background", PSNR in dB to `truth` where neither
+        picture has a thing; "asked" and "kept", the shares of what should differ from the source,
+        and of all else, that reads as in the true answer.
+    """
+    before, after = answers(example.scene), answers(example.truth_scene)
+    right = {question: said.get(question) == answer for question, answer in after.items()}
+    asked = [right[question] for question in after if before.get(question) != after[question]]
+    kept = [right[question] for question in after if before.get(question) == after[question]]
+    bare = ~np.concatenate([example.masks, example.truth_masks]).any(0)
+    found = {f"{name} truth": value for name, value in compare(truth, image).items()}
+    error = np.square(image[bare] - truth[bare], dtype=np.float64).mean()
+    background = float(-10 * np.log10(error)) if error else np.inf
+    return found | {
+        "background": background,
+        "asked": float(np.mean(asked)),
+        "kept": float(np.mean(kept)) if kept else np.nan,
+    }
 
 
 def latent_errors(

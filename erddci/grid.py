@@ -20,6 +20,7 @@ Only this module does arithmetic with timesteps.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -168,5 +169,8 @@ def stable_diffusion_schedule() -> DDIMScheduler:
 
 
 def _bar(nodes: range, label: str) -> Iterable[int]:
-    # Quick walks show no bar; TQDM_DISABLE=1 silences all of them.
+    # Quick walks show no bar, nor do walks in a thread, which would draw it under some other cell;
+    # TQDM_DISABLE=1 silences all of them.
+    if threading.current_thread() is not threading.main_thread():
+        return nodes
     return tqdm(nodes, label, leave=False, delay=1)

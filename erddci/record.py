@@ -44,6 +44,19 @@ def rows_folder(model: StableDiffusion, table: str = "table_reconstruction") -> 
     return Path("runs") / model.name.replace("/", "_") / table
 
 
+def kept(
+    model: StableDiffusion, name: str, table: str, measure: Callable[[], pd.DataFrame]
+) -> pd.DataFrame:
+    """A figure's table as it was saved, if it is of the same model, or measured now.
+
+    So a figure whose measurement takes long is redrawn at once; remove the CSV to measure anew.
+    """
+    manifest, rows = FIGURES / f"{name}.json", FIGURES / f"{name}_{table}.csv"
+    if rows.is_file() and json.loads(manifest.read_text())["model"] == model.name:
+        return pd.read_csv(rows)
+    return measure()
+
+
 def run(script: Path, model: StableDiffusion, out: Path | None = None) -> list[Path]:
     """Run a script of `figures/` and save all that it returns; lists the files.
 

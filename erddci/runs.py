@@ -132,12 +132,15 @@ def summary(
         failed = int(group["problem"].notna().sum()) if "problem" in group else 0
         row |= {"pictures": len(group) - failed, "failed": failed}
         for column in columns:
-            row |= _interval(column, group[column].dropna().to_numpy(), statistic, resamples)
+            row |= interval(column, group[column].dropna().to_numpy(), statistic, resamples)
         found.append(row)
     return pd.DataFrame(found)
 
 
-def _interval(column: str, values: np.ndarray, statistic: str, resamples: int) -> dict[str, float]:
+def interval(
+    column: str, values: np.ndarray, statistic: str = "median", resamples: int = 2000
+) -> dict[str, float]:
+    """Median or mean of some values, named `column`, and its bootstrap 95 % interval."""
     names = (column, f"{column} low", f"{column} high")
     if not len(values):
         return dict.fromkeys(names, np.nan)

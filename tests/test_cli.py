@@ -60,6 +60,51 @@ def test_mistakes_are_one_line_and_exit_status_1(run, picture, tiny_folder, word
     assert "Traceback" not in result.output
 
 
+def test_edit_prints_measures_and_saves_the_picture(run, picture, tiny_folder, tmp_path):
+    out = tmp_path / "new" / "edit.png"
+    result = run(
+        "edit", picture, "--model", tiny_folder, "--steps", 5, "--out", out,
+        "--source", "a red cube", "--target", "a blue cube", "--blend",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    printed = dict(line.rsplit(maxsplit=1) for line in result.output.splitlines()[:-1])
+    assert float(printed["psnr vae"]) > 100 > float(printed["psnr input"])
+    assert (float(printed["rows up"]), float(printed["rows back"])) == (15, 15)
+    assert Image.open(out).size == (16, 16)
+
+
+def test_edit_without_control_measures_the_way_back(run, picture, tiny_folder):
+    """The source is not walked beside such an edit, and must not be taken as unchanged."""
+    words = ["--method", "ddim", "--control", "none", "--constant", "--steps", 2]
+    result = run("edit", picture, "--model", tiny_folder, "--target", "a cube", *words)
+    assert result.exit_code == 0, result.output
+    printed = dict(line.rsplit(maxsplit=1) for line in result.output.splitlines())
+    assert float(printed["psnr vae"]) < 100
+    assert (float(printed["rows up"]), float(printed["rows back"])) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["missing.png", "--target", "a cube"], "no picture at missing.png"),
+        (["{broken}", "--target", "a cube"], "is not a picture that can be read"),
+        (["{picture}", "--target", "a purple dog"], "does not know all words"),
+        (["{picture}", "--target", "a cube", "--method", "magic"], "unknown method 'magic'"),
+        (["{picture}", "--target", "a cube", "--control", "magic"], "unknown control 'magic'"),
+        (["{picture}", "--target", "a cube", "--strength", "2"], "expected strength in (0, 1]"),
+        (["{picture}", "--target", "", "--blend"], "expected prompts that differ"),
+    ],
+)
+def test_mistakes_in_an_edit_are_one_line(run, picture, tiny_folder, tmp_path, words, expected):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    words = [word.format(picture=picture, broken=broken) for word in words]
+    result = run("edit", "--model", tiny_folder, "--steps", 2, *words)
+    assert result.exit_code == 1
+    assert result.output.startswith("error: ") and expected in result.output
+    assert len(result.output.splitlines()) == 1
+
+
 def test_figures_write_picture_data_and_manifest(run, tiny_folder, tmp_path):
     result = run("figures", "fig02", "--model", tiny_folder, "--out", tmp_path)
     assert result.exit_code == 0, result.output

@@ -107,3 +107,26 @@ def test_summary_and_kinds(rows):
     kinds = edit_benchmark.by_kind(rows)
     assert list(kinds) == ["colour", "remove"] and "ddim + refine" in kinds.index
     assert set(KEY) <= set(rows)
+
+
+def test_gains_are_taken_edit_by_edit():
+    frame = pd.DataFrame(
+        {
+            "method": ["ddim", "direct"] * 3,
+            "picture": [0, 0, 1, 1, 2, 2],
+            "psnr truth": [30.0, 20.0, 21.0, 10.0, 32.0, 20.0],
+        }
+    ).assign(control="none", dynamic="constant", steps=10, guidance_scale=7.5)
+    ways = (("ddim", "none", "constant"), ("direct", "none", "constant"))
+    found = edit_benchmark.gain(frame, *ways)
+    assert found["psnr truth"] == 11
+    assert found["psnr truth low"] == 10 and found["psnr truth high"] == 12
+
+
+def test_speed_counts_the_rows_of_an_edit(scenes, drawn):
+    table = edit_benchmark.speed(scenes, drawn[0], steps=2, repeats=1).set_index("run")
+    assert table["rows"]["direct + refine"] == 2 + 2 * 2 + 4 * 2
+    assert table["rows"]["dual-chain, fading"] == 3 * 2 + 2 * 2
+    assert table["rows"]["dual-chain, fading, shared"] == 2 * 2 + 1 + 2 * 2
+    assert table["rows"]["dual-chain + refine, fading, shared"] == 2 * 2 + 1 + 3 * 2
+    assert table["speedup"]["null-text + refine"] == 1 and (table["seconds"] > 0).all()

@@ -173,5 +173,5 @@ def test_wrong_use_is_refused(tiny, toy, points, latents):
         edit(tiny, invert(toy, points, toy.condition(), steps=2), target)
     with pytest.raises(ValueError, match="UNet with cross-attention, got NoneType"):
         edit(toy, invert(toy, points, toy.condition(), steps=2), toy.condition("left"), Store())
-    with pytest.raises(RuntimeError, match="changed no attention: widen"):
+    with pytest.raises(ValueError, match="changed no attention: widen"):
         edit(tiny, path, target, MasaCtrl(start=2.0))

@@ -5,9 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from erddci import experiments
-from erddci.inversion import dual_chain
+from erddci import data, experiments
+from erddci.editing import edit
+from erddci.guidance import DYNAMIC
+from erddci.inversion import dual_chain, invert
 from erddci.metrics import compare
+from erddci.scenes.captions import tokenizer
+from erddci.scenes.reader import answers
 
 
 @pytest.fixture
@@ -113,3 +117,119 @@ def test_ddim_is_first_order_in_the_step_and_the_dual_chain_is_not_in_error():
     slope = np.polyfit(np.log(error.index), np.log(error["ddim"]), 1)[0]
     assert -1.15 < slope < -0.85
     assert (error["dual-chain"] < 1e-12).all()
+
+
+WAYS = ("dual chain", "D2 mirrored", "D1 + D2, the default", "DDIM", "direct")
+
+
+@pytest.fixture(scope="module")
+def sweep(tiny):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    scenes = [(Image.fromarray(each), "a red cube on a grey floor") for each in pixels]
+    return experiments.guidance_sweep(tiny, scenes, (1, 3, 5, 15), 4, WAYS)
+
+
+def test_guidance_sweep_has_a_row_per_picture_way_and_scale(sweep):
+    assert len(sweep) == 2 * 4 * len(WAYS)
+    assert sweep.groupby(["way", "guidance_scale", "picture"]).size().eq(1).all()
+    assert (
+        sweep[["psnr vae", "ssim vae", "latent rms", "rows up", "seconds up"]].notna().all().all()
+    )
+
+
+def test_mirrored_forms_are_exact_at_any_scale_and_cost_nothing_on_the_way_back(sweep):
+    guided = sweep[sweep["guidance_scale"] > 1].set_index("way")
+    assert (
+        guided.loc[["D2 mirrored", "D1 + D2, the default", "direct"], "latent max"] < 1e-12
+    ).all()
+    assert (guided.loc["D2 mirrored", ["rows up", "rows back"]] == [3 * 4, 0]).all(axis=None)
+    assert (guided.loc["dual chain", ["rows up", "rows back"]] == [2 * 4, 2 * 4]).all(axis=None)
+
+
+def test_the_plain_chain_errs_in_proportion_to_what_guidance_adds(sweep):
+    plain = sweep[sweep["way"] == "dual chain"]
+    error = plain.pivot(index="picture", columns="guidance_scale", values="latent rms")
+    assert (error[1] < 1e-12).all() and (error[3] > 1e-3).all()
+    np.testing.assert_allclose(error[5] / error[3], 4 / 2, rtol=1e-6)
+    np.testing.assert_allclose(error[15] / error[3], 14 / 2, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def one_edit():
+    return data.examples()[0]
+
+
+def test_a_perfect_edit_is_as_good_as_it_gets(one_edit):
+    truth = np.asarray(one_edit.truth, dtype=np.float32) / 255
+    found = experiments.edit_measures(one_edit, truth, truth, answers(one_edit.truth_scene))
+    assert found["psnr truth"] == found["background"] == np.inf
+    assert found["asked"] == found["kept"] == found["ssim truth"] == 1
+    assert found["lpips truth"] == 0
+
+
+def test_doing_nothing_keeps_all_and_does_nothing_asked(one_edit):
+    image, truth = (np.asarray(each) / 255 for each in (one_edit.image, one_edit.truth))
+    found = experiments.edit_measures(one_edit, image, truth, answers(one_edit.scene))
+    assert (found["asked"], found["kept"]) == (0, 1)
+    # The things differ more than what is around them.
+    assert found["psnr truth"] < found["background"] < np.inf
+
+
+def test_edit_sweep_of_one_edit(scenes, one_edit):
+    ways = ("dual chain", "D1 + D2, the default", "DDIM")
+    frame = experiments.edit_sweep(scenes, [one_edit], (1, 3), 2, ways)
+    assert len(frame) == 2 * len(ways)
+    quality = frame.pivot(index="way", columns="guidance_scale", values="psnr truth")
+    # At w = 1 a form has no say.
+    assert quality.loc["dual chain", 1] == pytest.approx(quality.loc["D1 + D2, the default", 1])
+    assert quality.notna().all().all() and (frame[["asked", "kept"]] <= 1).all().all()
+
+
+@pytest.mark.filterwarnings("ignore::erddci.images.ImageChanged")
+@pytest.mark.parametrize(("method", "expected"), [("ddim", 1), ("direct", 3), ("dual-chain", 3)])
+def test_scenes_are_inverted_as_the_method_and_the_dynamic_control_want(tiny, method, expected):
+    scenes = data.examples()[:2]
+    path = experiments.climbed(tiny, scenes, method, 3, 2, DYNAMIC)
+    assert path.xs.shape[:2] == (3, 2) and path.method == method
+    assert path.condition.guidance_scale == expected
+    plain = experiments.climbed(tiny, scenes, "dual-chain", 3, 2)
+    assert plain.condition.guidance_scale == 1  # nothing mirrors guidance
+
+
+def test_edit_gallery_has_all_ways_between_input_and_truth(scenes, one_edit):
+    ways = {"DDIM": ("ddim", "none", None), "P2P": ("ddim", "refine", None)}
+    images, frame = experiments.edit_gallery(scenes, [one_edit], ways, 3, 2)
+    assert list(images) == ["input", "DDIM", "P2P", experiments.TRUTH]
+    assert list(frame["way"]) == ["input", "DDIM", "P2P"]
+    path = invert(
+        scenes, scenes.encode(one_edit.image), scenes.condition(one_edit.source), "ddim", 2
+    )
+    by_hand = edit(scenes, path, scenes.condition(one_edit.target, guidance_scale=3))
+    np.testing.assert_allclose(images["DDIM"], scenes.decode(by_hand.image), atol=1e-5)
+    assert np.abs(images["P2P"] - images["DDIM"]).max() > 1e-3
+    done = frame.set_index("way").loc["input"]
+    assert done["asked"] == 0 and done["kept"] == 1, "the input was not edited"
+
+
+def test_injection_sweep_starts_at_no_control(scenes, one_edit):
+    images, frame = experiments.injection_sweep(scenes, [one_edit], (0, 0.8), 3, 2)
+    assert list(images) == [(0, 0), (0, 0.8), (0.8, 0), (0.8, 0.8)]
+    assert list(zip(frame["cross"], frame["itself"], strict=True)) == list(images)
+    path = experiments.climbed(scenes, [one_edit], "dual-chain", 3, 2, DYNAMIC)
+    free = experiments.edited(scenes, [one_edit], path, 3, DYNAMIC)
+    np.testing.assert_allclose(images[0, 0], free, atol=1e-5)
+    assert all(np.abs(images[pair] - free).max() > 1e-3 for pair in list(images)[1:])
+
+
+def test_word_maps_are_those_of_the_words_in_order():
+    prompt = "a red cube left of a blue cube on a grey floor"
+    maps = torch.arange(tokenizer().model_max_length)[None, :, None, None] * torch.ones(1, 1, 2, 2)
+    found = experiments.word_maps(tokenizer(), prompt, maps)
+    assert [word for word, _ in found] == prompt.split()
+    assert [looks[0, 0] for _, looks in found] == list(range(1, 13))
+    chosen = experiments.word_maps(tokenizer(), prompt, maps, ["cube", "blue"])
+    assert [(word, looks[0, 0]) for word, looks in chosen] == [
+        ("cube", 3),
+        ("blue", 7),
+        ("cube", 8),
+    ]

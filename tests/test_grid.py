@@ -1,8 +1,11 @@
 """Noise levels and moves agree with diffusers' schedulers."""
 
+import threading
+
 import pytest
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
+from tqdm import tqdm
 
 from erddci.grid import Grid, move, noise_of, stable_diffusion_schedule
 
@@ -165,3 +168,12 @@ def test_steps_outside_the_schedule_are_refused(steps):
 def test_impossible_grids_are_refused(t, alphas, words):
     with pytest.raises(ValueError, match=words):
         Grid(torch.tensor(t), torch.tensor(alphas))
+
+
+def test_walks_in_a_thread_draw_no_progress_bar():
+    grid, found = Grid.from_scheduler(stable_diffusion_schedule().config, 3), []
+    thread = threading.Thread(target=lambda: found.extend([grid.up(), grid.down()]))
+    thread.start()
+    thread.join()
+    assert found == [range(1, 4), range(3, 0, -1)]
+    assert isinstance(grid.up(), tqdm)
