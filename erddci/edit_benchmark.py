@@ -7,7 +7,7 @@ picture is compared with the picture of the changed scene.  `erddci.runs` does t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,11 @@ from erddci.scenes.reader import Reader, load_reader
 # Seeds from here on: those before it served to choose defaults.
 START = 50_000
 
-DYNAMICS: dict[str, Dynamic | None] = {"constant": None, "fading": DYNAMIC}
+DYNAMICS: dict[str, Dynamic | None] = {
+    "constant": None,
+    "fading": DYNAMIC,
+    "unmirrored": replace(DYNAMIC, mirrored=False),  # fading too, inverted at w = 1
+}
 
 # Which share of the walk is walked again, as the authors of these methods do by default.
 STRENGTHS = {"no inversion": 0.6, "edict": 0.8, "edit-friendly": 0.64}
@@ -77,11 +81,12 @@ def case(method: str, control: str, dynamic: str, w: float, steps: int) -> Case:
 
 
 # The ways to edit that are compared by default: baselines as their papers have them, the dual
-# chain with and without our dynamic control, and, to give credit where it is due, the strongest
-# baseline with the same dynamic control.
+# chain with and without our dynamic control, and, to give credit where it is due, two baselines
+# with the same fading guidance.
 WAYS = (
     (CEILING, "none", "constant"),
     (NO_INVERSION, "none", "constant"),
+    ("ddim", "none", "fading"),
     ("ddim", "refine", "constant"),
     ("negative-prompt", "refine", "constant"),
     ("null-text", "refine", "constant"),
@@ -91,6 +96,7 @@ WAYS = (
     ("bdia", "none", "constant"),
     ("edit-friendly", "none", "constant"),
     ("dual-chain", "none", "constant"),
+    ("dual-chain", "none", "unmirrored"),
     ("dual-chain", "none", "fading"),
     ("dual-chain", "refine", "fading"),
 )
@@ -100,6 +106,7 @@ CONTROLLED = tuple(("dual-chain", control, "fading") for control in CONTROLS)
 
 # Few ways, to be followed over guidance scales and numbers of steps.
 FEW = (
+    ("ddim", "none", "fading"),
     ("ddim", "refine", "constant"),
     ("direct", "refine", "constant"),
     ("dual-chain", "none", "constant"),
@@ -110,7 +117,7 @@ FEW = (
 EVERY = (1.0, 3.0, 5.0, 7.5), (5, 10, 20, 50)
 
 PROFILES: dict[str, dict] = {
-    "small": {"ways": FEW[::3], "scales": (7.5,), "steps": (5,), "scenes": 4},
+    "small": {"ways": (FEW[1], FEW[4]), "scales": (7.5,), "steps": (5,), "scenes": 4},
     "table": {"ways": WAYS, "scales": (7.5,), "steps": (10,), "scenes": 200},
     "controls": {"ways": CONTROLLED, "scales": (7.5,), "steps": (10,), "scenes": 40},
     "scales": {"ways": FEW, "scales": EVERY[0], "steps": (10,), "scenes": 16},
@@ -279,8 +286,8 @@ def speed(
 def label(way: Mapping[str, Any]) -> str:
     """A way to edit in words, of a row or a case's fields."""
     control = "" if way["control"] == "none" else f" + {way['control']}"
-    fading = ", fading" if way["dynamic"] == "fading" else ""
-    return f"{way['method']}{control}{fading}"
+    names = {"constant": "", "fading": ", fading", "unmirrored": ", fading unmirrored"}
+    return f"{way['method']}{control}{names[way['dynamic']]}"
 
 
 @torch.no_grad()

@@ -32,6 +32,7 @@ def test_every_way_is_inverted_as_it_is_meant_to_be():
         assert case(name, "none", "constant", 5, 10).inverted_at == (5 if method.guided else 1)
     assert case("dual-chain", "none", "constant", 5, 10).inverted_at == 1
     assert case("dual-chain", "refine", "fading", 5, 10).inverted_at == 5
+    assert case("dual-chain", "none", "unmirrored", 5, 10).inverted_at == 1
     assert len(cases(WAYS, (1, 3), (5, 10))) == 4 * len(WAYS)
     assert len(cases([*WAYS, WAYS[0]], (1,), (5,))) == len(WAYS)
 
@@ -41,7 +42,10 @@ def test_every_way_is_inverted_as_it_is_meant_to_be():
     [
         (("best", "none", "constant"), "unknown method 'best': expected one of ddim"),
         (("ddim", "best", "constant"), "unknown control 'best': expected one of none, refine"),
-        (("ddim", "none", "best"), "unknown dynamic 'best': expected one of constant, fading"),
+        (
+            ("ddim", "none", "best"),
+            "unknown dynamic 'best': expected one of constant, fading, unm",
+        ),
     ],
 )
 def test_unknown_ways_are_refused(way, message):
