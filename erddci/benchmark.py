@@ -37,7 +37,7 @@ from erddci.trajectory import Trajectory
 
 PROFILES: dict[str, dict] = {
     "small": {"scales": (1.0, 7.5), "steps": (10,), "scenes": 2},
-    # What the committed table and figure hold: few steps and scenes, all but the slowest method.
+    # What the committed table and figure hold at least: few steps, all but the slowest method.
     "table": {
         "scales": (1.0, 7.5),
         "steps": (10,),
