@@ -167,3 +167,14 @@ def test_two_processes_share_a_run_and_find_the_same(tiny_folder, tmp_path):
     # Times differ, numbers do not.
     pd.testing.assert_frame_equal(one.drop(columns=TIMES), two.drop(columns=TIMES))
     assert json.loads((tmp_path / "two" / "settings.json").read_text())["model"]
+
+
+def test_saved_tables_are_kept_for_their_own_model(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "FIGURES", tmp_path)
+    fresh, saved = pd.DataFrame({"value": [2.0]}), pd.DataFrame({"value": [1.0]})
+    assert record.kept(tiny, "fig", "rows", lambda: fresh) is fresh
+    saved.to_csv(tmp_path / "fig_rows.csv", index=False)
+    (tmp_path / "fig.json").write_text(json.dumps({"model": tiny.name}))
+    pd.testing.assert_frame_equal(record.kept(tiny, "fig", "rows", lambda: fresh), saved)
+    (tmp_path / "fig.json").write_text(json.dumps({"model": "another"}))
+    assert record.kept(tiny, "fig", "rows", lambda: fresh) is fresh
