@@ -50,7 +50,7 @@ class Dynamic:
         return (t / 1000) ** self.fade * ((t >= low) & (t <= high))
 
 
-# Fading, mirrored guidance: of the forms that we measured the best for edits, and exact at any w.
+# Fading, mirrored guidance: among the best for edits of the forms measured, and exact at any w.
 DYNAMIC = Dynamic(fade=4.0, mirrored=True)
 
 
