@@ -259,11 +259,11 @@ class Taps:
         """Remember the source's features, or put them in place of the target's."""
         if self.mode == "source":
             self.drawn = features
-        steered = self.mode in ("target", "null") and self.drawn is not None
-        if not steered or self.done >= self.control.features:
+        steered, drawn = self.mode in ("target", "null"), self.drawn
+        if not steered or drawn is None or self.done >= self.control.features:
             return features
         self.changed = True
-        return self.drawn.repeat(len(features) // len(self.drawn), 1, 1, 1)
+        return drawn.repeat(len(features) // len(drawn), 1, 1, 1)
 
     def maps(self, whose: str) -> Tensor:
         """Mean cross-attention so far [B, L, H, W] of "source" or "target", one map a token.
