@@ -32,7 +32,6 @@ from erddci.images import Picture
 from erddci.inversion import METHODS, invert, reconstruct
 from erddci.metrics import MEASURES
 from erddci.model import StableDiffusion, load
-from erddci.runs import processes as processes
 from erddci.trajectory import Trajectory
 
 PROFILES: dict[str, dict] = {

@@ -169,11 +169,9 @@ def reconstruction(
             scales or chosen["scales"],
             steps or chosen["steps"],
         )
-        state = bench.processes()
-        shared = device == "auto" and state.num_processes > 1
-        loaded = _load(model, str(state.device) if shared else device)
+        loaded, main = _load_shared(model, device)
         rows = bench.run(loaded, held_out(scenes or chosen["scenes"]), todo, folder, batch)
-        if state.is_main_process:
+        if main:
             table = bench.summary(rows)
             table.to_csv(folder / "summary.csv", index=False, float_format="%.6g")
             typer.echo(table.to_string(index=False, float_format="%.4g"))
@@ -195,17 +193,14 @@ def editing(
     """Edit held-out scenes in many ways, and compare each edit with its true answer."""
     from erddci import edit_benchmark as bench
     from erddci.data import edits
-    from erddci.runs import processes
 
     with _plain_errors():
         chosen = bench.known_profile(profile)
         todo = bench.cases(chosen["ways"], scales or chosen["scales"], steps or chosen["steps"])
-        state = processes()
-        shared = device == "auto" and state.num_processes > 1
-        loaded = _load(model, str(state.device) if shared else device)
+        loaded, main = _load_shared(model, device)
         drawn = edits(scenes or chosen["scenes"], start=bench.START)
         rows = bench.run(loaded, drawn, todo, folder, batch)
-        if state.is_main_process:
+        if main:
             table = bench.summary(rows)
             table.to_csv(folder / "summary.csv", index=False, float_format="%.6g")
             shown = [name for name in table if name.split()[-1] not in ("low", "high", "rendered")]
@@ -316,6 +311,15 @@ def _load(model: str, device: str) -> StableDiffusion:
     from erddci.model import load
 
     return load(model, device)
+
+
+def _load_shared(model: str, device: str) -> tuple[StableDiffusion, bool]:
+    """A model on the device of this process of a shared run, and whether it is the main one."""
+    from erddci.runs import processes
+
+    state = processes()
+    shared = device == "auto" and state.num_processes > 1
+    return _load(model, str(state.device) if shared else device), state.is_main_process
 
 
 @contextmanager
