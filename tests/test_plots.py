@@ -200,7 +200,7 @@ def test_throughput_is_drawn_beside_the_ideal():
 
 def test_show_leaves_colours_within_two_levels(monkeypatch):
     shown = []
-    monkeypatch.setattr(plots, "display", shown.append)
+    monkeypatch.setattr("erddci.plots.style.display", shown.append)
     ramp = np.linspace(0, 1, 64 * 64 * 3).reshape(64, 64, 3)
     plots.show(plots.pictures({"ramp": [ramp]}), "A ramp of colours from black to white")
     (image,) = shown
