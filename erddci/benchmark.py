@@ -6,8 +6,6 @@ share one when `accelerate launch` starts it.
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -21,18 +19,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from erddci import runs
+from erddci.cost import inversion, now, peak
 from erddci.data import held_out
 from erddci.experiments import Pictures, latent_errors, measures, published_order
-from erddci.guidance import Condition
 from erddci.images import Picture
-from erddci.inversion import METHODS, invert, reconstruct
+from erddci.inversion import METHODS, climbs_guided, invert, reconstruct
 from erddci.metrics import MEASURES
 from erddci.model import StableDiffusion, load
-from erddci.trajectory import Trajectory
 
 PROFILES: dict[str, dict] = {
     "small": {"scales": (1.0, 7.5), "steps": (10,), "scenes": 2},
@@ -88,7 +84,7 @@ def cases(
     for n in steps:
         for w in scales:
             for name in methods:
-                ways = [1.0, w] if name in EITHER else [w if METHODS[name].guided else 1.0]
+                ways = [1.0, w] if name in EITHER else [w if climbs_guided(name) else 1.0]
                 found += [Case(name, float(w), float(way), n) for way in dict.fromkeys(ways)]
     return found
 
@@ -279,21 +275,21 @@ def _run_one(model: StableDiffusion, pictures: Pictures, case: Case, kept: dict)
         kept["x"] = model.encode([picture for picture, _ in pictures])
         kept["round trips"] = model.decode(kept["x"])
     x, condition = kept["x"], model.condition([prompt for _, prompt in pictures])
-    path, seconds, high = climb(
-        model, x, condition.at(case.inverted_at), case.method, case.steps, kept
-    )
+    told = condition.at(case.inverted_at)
+    up = inversion(model, x, told, case.method, case.steps, kept)
+    path = up.path
     start = now(model)
-    with _peak(model) as peak:
+    with peak(model) as high:
         back = reconstruct(model, path, condition.at(case.guidance_scale))
         end = now(model)
     shared = {
         "rows up": path.rows,
         "rows back": back.rows,
-        "seconds up": seconds / len(x),
+        "seconds up": up.seconds / len(x),
         "seconds back": (end - start) / len(x),
         "kept MB": sum(tensor.nbytes for tensor in path.kept.values()) / len(x) / 1e6,
         "batch": len(x),
-        **{name: max(value, high[name]) for name, value in peak.items()},
+        **{name: max(value, up.peak[name]) for name, value in high.items()},
     }
     rows, decoded = [], model.decode(back.image)
     for number, (picture, _) in enumerate(pictures):
@@ -305,50 +301,3 @@ def _run_one(model: StableDiffusion, pictures: Pictures, case: Case, kept: dict)
             row["problem"] = str(error)
         rows.append(row | shared)
     return rows
-
-
-def climb(
-    model: StableDiffusion,
-    x: Tensor,
-    condition: Condition,
-    method: str,
-    steps: int,
-    kept: dict,
-) -> tuple[Trajectory, float, dict[str, float]]:
-    """Invert some samples, once for all cases that climb alike.
-
-    Returns:
-        the path, the seconds it took, and the peak memory.
-    """
-    key = ("path", method, condition.guidance_scale, condition.dynamic, steps)
-    if key not in kept:
-        start = now(model)
-        with _peak(model) as peak:
-            path = invert(model, x, condition, method, steps)
-            seconds = now(model) - start
-        kept[key] = path, seconds, peak
-    return kept[key]
-
-
-def now(model: StableDiffusion) -> float:
-    """Seconds, after all that a GPU was asked to do is done."""
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    return time.perf_counter()
-
-
-@contextmanager
-def _peak(model: StableDiffusion) -> Iterator[dict[str, float]]:
-    """Peak memory in MB while the block runs: of the GPU, or of the process where Linux tells."""
-    found: dict[str, float] = {}
-    high = Path("/proc/self/status")
-    if model.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(model.device)
-    elif sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to what is in use
-    yield found
-    if model.device.type == "cuda":
-        found["peak MB"] = torch.cuda.max_memory_allocated(model.device) / 1e6
-    elif sys.platform == "linux":
-        line = next(line for line in high.read_text().splitlines() if line.startswith("VmHWM"))
-        found["peak MB"] = int(line.split()[1]) / 1e3

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,14 @@ import torch
 
 from erddci import runs
 from erddci.attention import CONTROLS, Control, control_for
-from erddci.benchmark import climb, now
+from erddci.cost import inversion, now
 from erddci.data import KINDS, Example, edits
 from erddci.editing import edit, noised
-from erddci.experiments import edit_measures
-from erddci.guidance import DYNAMIC, Condition, Dynamic
-from erddci.inversion import METHODS, invert
+from erddci.experiments import edit_rows
+from erddci.guidance import DYNAMIC, Dynamic
+from erddci.inversion import METHODS, climbs_guided, invert
 from erddci.metrics import MEASURES, compare
 from erddci.model import StableDiffusion
-from erddci.scenes.reader import Reader, load_reader
 
 # Seeds from here on: those before it served to choose defaults.
 START = 50_000
@@ -65,8 +64,6 @@ class Case:
 def case(method: str, control: str, dynamic: str, w: float, steps: int) -> Case:
     """A way to edit at a guidance scale, inverted as the method is meant to be.
 
-    The dual chain under fading guidance is mirrored: it is inverted under the same.
-
     Raises:
         ValueError: an unknown method, control or dynamic.
     """
@@ -74,10 +71,8 @@ def case(method: str, control: str, dynamic: str, w: float, steps: int) -> Case:
     for (name, values), value in zip(known.items(), (method, control, dynamic), strict=True):
         if value not in values:
             raise ValueError(f"unknown {name} {value!r}: expected one of {', '.join(values)}")
-    guided = method in METHODS and METHODS[method].guided
-    mirrored = method == "dual-chain" and dynamic == "fading"
-    at = float(w if guided or mirrored else 1)
-    return Case(method, control, dynamic, at, float(w), steps)
+    guided = method in METHODS and climbs_guided(method, DYNAMICS[dynamic])
+    return Case(method, control, dynamic, float(w if guided else 1), float(w), steps)
 
 
 # The ways to edit that are compared by default: baselines as their papers have them, the dual
@@ -300,18 +295,12 @@ def _run_one(model: StableDiffusion, scenes: list[Example], way: Case, kept: dic
         images, spent = kept["truths"], {}
     else:
         images, spent = _edited(model, scenes, way, kept)
-    rows = []
-    for scene, image, truth, said in zip(
-        scenes, images, kept["truths"], _reader().read(images), strict=True
-    ):
-        row: dict = {"kind": scene.name, "batch": len(scenes)} | spent
-        try:
-            row |= edit_measures(scene, image, truth, said)
+    rows = edit_rows(scenes, images, kept["truths"])
+    for scene, image, row in zip(scenes, images, rows, strict=True):
+        row |= {"kind": scene.name, "batch": len(scenes)} | spent
+        if "problem" not in row:
             rendered = compare(model.read(scene.truth), image)
             row |= {f"{name} rendered": value for name, value in rendered.items()}
-        except ValueError as error:  # The walk left the numbers that a picture can have.
-            row["problem"] = str(error)
-        rows.append(row)
     return rows
 
 
@@ -325,9 +314,9 @@ def _edited(
     if way.method == NO_INVERSION:
         path, up = noised(model, x, source, way.steps), 0.0
     else:
-        path, up, _ = climb(
-            model, x, _at(source, way.inverted_at, dynamic), way.method, way.steps, kept
-        )
+        told = source.at(way.inverted_at, dynamic)
+        climb = inversion(model, x, told, way.method, way.steps, kept)
+        path, up = climb.path, climb.seconds
     start = now(model)
     control = control_for(way.control, model.tokenizer, sources, targets)
     strength = STRENGTHS.get(way.method, 1.0)
@@ -336,13 +325,3 @@ def _edited(
     spent = {"rows up": path.rows, "rows back": found.rows}
     spent |= {"seconds up": up / len(x), "seconds back": seconds}
     return model.decode(found.image), spent
-
-
-def _at(condition: Condition, w: float, dynamic: Dynamic | None) -> Condition:
-    # At w = 1 no schedule has a say; the plain one lets cases share the inversion.
-    return condition.at(w, dynamic if w != 1 else None)
-
-
-@lru_cache(maxsize=1)
-def _reader() -> Reader:
-    return load_reader()

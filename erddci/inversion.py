@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from erddci.grid import Grid
-from erddci.guidance import Condition, Denoiser, steer
+from erddci.guidance import Condition, Denoiser, Dynamic, steer
 from erddci.trajectory import Trajectory
 
 # A step from node i − 1 to node i cannot ask for the noise at x_i, which it does not have yet.
@@ -787,6 +787,24 @@ def reconstruct(
     before, condition = model.rows, condition or path.condition
     back = _method(path.method).back(model, path, condition, anchored(path, condition))
     return replace(back, rows=(model.rows - before) / path.xs.shape[1])
+
+
+def climb(condition: Condition, method: str) -> Condition:
+    """What a method is to be inverted under for a way back under a condition: it, or w = 1."""
+    return condition if climbs_guided(method, condition.dynamic) else condition.at(1)
+
+
+def climbs_guided(method: str, dynamic: Dynamic | None = None) -> bool:
+    """Whether a method is to be inverted under the w of the way back.
+
+    Most methods never or always are, as their papers have it; the dual chain is where dynamic
+    control mirrors guidance.
+
+    Raises:
+        ValueError: an unknown method.
+    """
+    mirrored = method == "dual-chain" and dynamic is not None and dynamic.mirrored
+    return mirrored or _method(method).guided
 
 
 def anchored(path: Trajectory, condition: Condition) -> After:

@@ -91,7 +91,7 @@ def run(
             rows = measure(model, [items[number] for number in numbers], case, shared)
             for number, row in zip(numbers, rows, strict=True):
                 row = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-                writer.writerow(asdict(case) | {"picture": number} | row)
+                writer.writerow(asdict(case) | row | {"picture": number})
             file.flush()
             os.fsync(file.fileno())
     state.wait_for_everyone()

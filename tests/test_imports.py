@@ -30,8 +30,10 @@ LAYERS = {
     "attention": ("grid", "guidance", "words"),
     "editing": ("grid", "guidance", "trajectory", "inversion", "words", "attention"),
 }
-LAYERS["plots"] = tuple(each for each in LAYERS if each not in ("model", "inversion", "editing"))
-LAYERS["experiments"] = tuple(LAYERS)
+below = tuple(each for each in LAYERS if each not in ("model", "inversion", "editing"))
+LAYERS["plots"] = ("plots", *below)
+LAYERS["cost"] = ("guidance", "trajectory", "inversion", "model")
+LAYERS["experiments"] = (*LAYERS, "experiments")
 LAYERS["runs"] = ("model",)
 LAYERS["benchmark"] = tuple(LAYERS)
 LAYERS["edit_benchmark"] = tuple(LAYERS)
@@ -39,7 +41,7 @@ LAYERS["record"] = ("model",)
 # Publishing weights means measuring them as a user would see them.
 LAYERS["scenes.publish"] = ("scenes", "grid", "metrics", "model")
 # These may import anything.
-TOP = ("__init__", "__main__", "cli", "doctor", "studio", "widgets", "workbook")
+TOP = ("__init__", "__main__", "cli", "doctor", "studio", "view", "widgets", "workbook")
 
 
 def imported(tree):

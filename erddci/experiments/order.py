@@ -1,0 +1,121 @@
+"""In which order the dual chain asks the network, and what that costs."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from erddci.grid import Grid
+from erddci.guidance import Condition, Denoiser
+from erddci.inversion import dual_chain, invert, reconstruct
+
+
+def network_rows(
+    model: Denoiser, x: Tensor, condition: Condition, steps: int = 50
+) -> pd.DataFrame:
+    """Count the network rows of a reconstruction at w = 1 by the dual chain, in three orders.
+
+    "as published" repeats the authors' order of calls: two calls for each step up, and for each
+    step back both rows of classifier-free guidance although w = 1.
+    """
+    published = published_order(model, x, condition, steps)
+    rows = [{"order": "as published"} | published]
+    for name, asks in {"noise kept": "target", "noise kept and shared": "source"}.items():
+        path = invert(model, x, condition.at(1), "dual-chain", steps, asks=asks)
+        back = reconstruct(model, path)
+        error = path.drift(back).max().item()
+        rows.append({"order": name, "up": path.rows, "back": back.rows, "latent max": error})
+    frame = pd.DataFrame(rows)
+    frame.insert(3, "total", frame["up"] + frame["back"])
+    return frame
+
+
+@torch.no_grad()
+def published_order(
+    model: Denoiser, x: Tensor, condition: Condition, steps: int
+) -> dict[str, float]:
+    """Dual-chain reconstruction at w = 1 in the authors' order of calls: 4N network rows.
+
+    Source: the authors' reconstruction code, re-expressed.
+    """
+    grid, start = model.grid(steps), model.rows
+    condition, null, first = condition.at(1), condition.at(0), x
+    z, zs = x, [x]
+    for i in grid.up():
+        z = grid.move(z, model(z, grid.t[i], condition), i - 1, i)
+        x = grid.move(x, model(z, grid.t[i], condition), i - 1, i)
+        zs.append(z)
+    top = model.rows
+    for i in grid.down():
+        unconditional = model(zs[i], grid.t[i], null)
+        conditional = model(zs[i], grid.t[i], condition)
+        eps = unconditional + 1.0 * (conditional - unconditional)
+        x = grid.move(x, eps, i, i - 1)
+    up, back = (top - start) / len(x), (model.rows - top) / len(x)
+    return {"up": up, "back": back, "latent max": (x - first).abs().max().item()}
+
+
+def step_order(steps: int = 3, asks: str = "target") -> pd.DataFrame:
+    """The order in which `dual_chain` asks the network and moves its chains, read off a run.
+
+    Every latent and every noise of the run is given a value of its own, so each can be recognised
+    in what the grid is asked to move and the network is asked to judge.
+
+    Returns:
+        one row per event: "ask" with the chain and node of the latent and the node of the
+        timestep, or "move" with the chain, its start and end, and the number of the ask whose
+        noise it moved along.
+    """
+    spy = _Spy(steps)
+    start = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    spy.names[0.0] = ("z", 0)
+    dual_chain(spy, start, _NOTHING, spy.recorder, asks=asks)
+    return pd.DataFrame(spy.events)
+
+
+_NOTHING = Condition(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
+
+
+class _Spy:
+    """A denoiser and a grid that write down what they are asked."""
+
+    def __init__(self, steps: int) -> None:
+        self.rows, self.name, self.events = 0, "spy", []
+        self.names: dict[float, tuple[str, int]] = {}
+        self.asked: dict[float, int] = {}
+        spy = self
+
+        class Recorder(Grid):
+            def move(self, x: Tensor, eps: Tensor, start: int, end: int) -> Tensor:
+                return spy.moved(x, eps, start, end)
+
+        self.recorder = Recorder(
+            torch.arange(steps + 1), torch.linspace(1, 0.1, steps + 1, dtype=torch.float64)
+        )
+
+    def grid(self, steps: int) -> Grid:
+        return self.recorder
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        answers = []
+        for row, node in zip(x.flatten().tolist(), t.expand(len(x)).tolist(), strict=True):
+            self.rows += 1
+            answer = -float(self.rows)
+            self.asked[answer] = self.rows
+            chain, stands = self.names[row]
+            event = {"event": "ask", "chain": chain, "start": stands, "end": node}
+            self.events.append(event | {"ask": self.rows})
+            answers.append(answer)
+        return torch.tensor(answers, dtype=x.dtype).reshape(x.shape)
+
+    def moved(self, x: Tensor, eps: Tensor, start: int, end: int) -> Tensor:
+        ask = self.asked[eps.item()]
+        # The first move to a node is the original chain's: the other needs the noise there.
+        chain = "x" if ("z", end) in self.names.values() else "z"
+        self.events.append(
+            {"event": "move", "chain": chain, "start": start, "end": end, "ask": ask}
+        )
+        result = 100.0 + len(self.events)
+        self.names[result] = (chain, end)
+        return torch.full_like(x, result)

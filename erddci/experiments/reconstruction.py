@@ -1,0 +1,143 @@
+"""How well pictures come back from noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm.auto import tqdm
+
+from erddci.experiments.measures import Pictures, latent_errors, measures, start
+from erddci.images import Picture
+from erddci.inversion import METHODS, climb, invert, reconstruct
+from erddci.model import StableDiffusion
+
+
+def error_accumulation(
+    model: StableDiffusion,
+    pictures: Pictures,
+    scales: Iterable[float] = (1, 3, 7.5),
+    steps: int = 50,
+) -> pd.DataFrame:
+    """Error of DDIM inversion at every node of the way back, by guidance scale.
+
+    A picture is inverted either at w = 1, as is usual, or at the scale of the way back.
+
+    Returns:
+        one row per picture, scale, inversion ("unguided" or "same scale") and node: the RMS and
+        the largest latent error there, and at node 0 the measures of the picture.
+    """
+    x = model.encode([picture for picture, _ in pictures])
+    images, round_trips = [model.read(picture) for picture, _ in pictures], model.decode(x)
+    prompts, rows = [prompt for _, prompt in pictures], []
+    unguided = invert(model, x, model.condition(prompts), "ddim", steps)
+    for w in tqdm(list(scales), "guidance scales", delay=1):
+        guided = model.condition(prompts, guidance_scale=w)
+        # At w = 1 both are one walk.
+        same = unguided if w == 1 else invert(model, x, guided, "ddim", steps)
+        for name, path in {"unguided": unguided, "same scale": same}.items():
+            back = reconstruct(model, path, guided)
+            decoded = model.decode(back.image)
+            for number, (image, round_trip) in enumerate(zip(images, round_trips, strict=True)):
+                walk = {"picture": number, "guidance_scale": w, "inverted": name}
+                at_end = measures(decoded[number], image, round_trip)
+                for node in latent_errors(path, back, number):
+                    rows.append(walk | node | (at_end if node["node"] == 0 else {}))
+    return pd.DataFrame(rows)
+
+
+def way_back(
+    model: StableDiffusion,
+    picture: Image.Image,
+    prompt: str,
+    scales: Iterable[float] = (1, 3, 7.5),
+    nodes: Sequence[int] = (50, 40, 30, 20, 10, 1),
+    method: str = "ddim",
+) -> dict[float, np.ndarray]:
+    """What the way back aims at from some nodes, decoded, by guidance scale.
+
+    The picture is inverted at w = 1 in as many steps as the highest node; the last of `nodes`
+    should be 1, whose aim is the reconstruction.
+
+    Returns:
+        pictures [nodes, height, width, 3] by guidance scale.
+    """
+    x, condition = model.encode(picture), model.condition(prompt)
+    path = invert(model, x, condition, method, max(nodes))
+    walks = {w: reconstruct(model, path, condition.at(w)) for w in scales}
+    chosen = [node - 1 for node in nodes]
+    return {w: model.decode(walk.estimates[chosen, 0]) for w, walk in walks.items()}
+
+
+def reconstruction(
+    model: StableDiffusion,
+    pictures: Pictures,
+    methods: Iterable[str] = ("ddim", "dual-chain"),
+    scales: Iterable[float] = (1,),
+    steps: int = 50,
+    **options: object,
+) -> pd.DataFrame:
+    """How well methods bring pictures back, inverted at w = 1 and walked back at each scale.
+
+    Returns:
+        one row per picture, method and scale: measures against both references, latent errors,
+        network rows up and back.
+    """
+    rows = []
+    for number, (picture, prompt) in enumerate(tqdm(pictures, "pictures", delay=1)):
+        x, image, round_trip = start(model, picture)
+        condition = model.condition(prompt)
+        for method in methods:
+            path = invert(model, x, condition, method, steps, **options)
+            for w in scales:
+                back = reconstruct(model, path, condition.at(w))
+                rows.append(
+                    {"picture": number, "method": method, "guidance_scale": w, "steps": steps}
+                    | measures(model.decode(back.image)[0], image, round_trip)
+                    | latent_errors(path, back)[0]
+                    | {"rows up": path.rows, "rows back": back.rows}
+                )
+    return pd.DataFrame(rows).drop(columns=["node", "t"])
+
+
+def reconstructions(
+    model: StableDiffusion,
+    picture: Picture,
+    prompt: str,
+    methods: Iterable[str] = tuple(METHODS),
+    guidance_scale: float = 1.0,
+    steps: int = 50,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """One picture by every method, each inverted at the guidance scale that its paper asks for.
+
+    Returns:
+        the VAE round trip [height, width, 3], and the reconstruction of each method.
+    """
+    x, _, round_trip = start(model, picture)
+    condition, found = model.condition(prompt, guidance_scale=guidance_scale), {}
+    for method in tqdm(list(methods), "methods", delay=1):
+        path = invert(model, x, climb(condition, method), method, steps)
+        back = reconstruct(model, path, condition)
+        found[method] = model.decode(back.image)[0]
+    return round_trip, found
+
+
+def reconstruct_one(
+    model: StableDiffusion,
+    picture: Picture,
+    prompt: str = "",
+    method: str = "dual-chain",
+    steps: int = 50,
+    guidance_scale: float = 1.0,
+) -> tuple[dict[str, float], Image.Image]:
+    """Bring one picture back: the row that `reconstruction` would give it, and the result."""
+    x, image, round_trip = start(model, picture)
+    condition = model.condition(prompt)
+    path = invert(model, x, condition, method, steps)
+    back = reconstruct(model, path, condition.at(guidance_scale))
+    row = measures(model.decode(back.image)[0], image, round_trip) | latent_errors(path, back)[0]
+    row |= {"rows up": path.rows, "rows back": back.rows}
+    pixels = np.round(model.decode(back.image)[0] * 255).astype(np.uint8)
+    return row, Image.fromarray(pixels)
