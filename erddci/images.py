@@ -89,8 +89,10 @@ def _read(path: Path, changes: list[str]) -> Image.Image:
             changes.append("scaled from 16 to 8 bits")
         image.load()
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+        # Pillow's words for an unknown format hold the whole path, which may be a temporary one.
+        why = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(
-            f"{path.name} is not a picture that can be read ({error}): expected PNG, JPEG, …"
+            f"{path.name} is not a picture that can be read ({why}): expected PNG, JPEG, …"
         ) from error
     return image
 
