@@ -500,14 +500,21 @@ def dual_chain_back(
 ) -> Trajectory:
     """Retrace the auxiliary chain along ε(z_i, t_i) of the kept original chain.
 
-    Under the condition of the inversion that noise is kept too and no network call is made.
-    Under another prompt or guidance scale it is asked for anew, and the chain leaves its track by
-    the sum of Δσ times the difference of the two noises.
+    Under the condition of the inversion that noise is kept too and no network call is made; if
+    the inversion was at w = 1, another w needs N unconditional calls.  Under another prompt the
+    noise is asked for anew, and the chain leaves its track by the sum of Δσ times the difference
+    of the two noises.
     """
-    grid, x, z = path.grid, path.noise, path.kept["z"]
-    known, xs = condition.same(path.condition), [x]
+    grid, x, z, kept = path.grid, path.noise, path.kept["z"], path.kept["eps"]
+    known, plain = (c.same(path.condition) for c in (condition, condition.at(1)))
+    xs = [x]
     for i in grid.down():
-        eps = path.kept["eps"][i - 1] if known else model(z[i], grid.t[i], condition)
+        if known:
+            eps = kept[i - 1]
+        elif plain:
+            eps = steer(model, z[i], grid.t[i], condition, kept[i - 1])
+        else:
+            eps = model(z[i], grid.t[i], condition)
         x = after(grid.move(x, eps, i, i - 1), i - 1)
         xs.append(x)
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
@@ -726,7 +733,7 @@ METHODS = {
         reversible=STORED,
         guided=False,
         stores="N + 1 latents and N noises",
-        rows=lambda n, g: (2 * n, 0 if g == 1 else g * n),
+        rows=lambda n, g: (2 * n, (g - 1) * n),
         source="Dai et al. 2024, arXiv 2410.14247",
         licence="Apache-2.0",
     ),
