@@ -35,19 +35,21 @@ def inversion(
     method: str,
     steps: int,
     kept: dict[Any, Any],
+    **options: object,
 ) -> Inversion:
     """Invert some samples, once for all cases that climb alike.
 
     Args:
         kept: inversions of these samples that are known already; a new one is added.
+        options: keyword arguments of the method.
     """
     # At w = 1 no schedule has a say.
     dynamic = condition.dynamic if condition.guidance_scale != 1 else None
-    key = ("inversion", method, condition.guidance_scale, dynamic, steps)
+    key = ("inversion", method, condition.guidance_scale, dynamic, steps, *options.items())
     if key not in kept:
         condition, start = condition.at(condition.guidance_scale, dynamic), now(model)
         with peak(model) as high:
-            path = invert(model, x, condition, method, steps)
+            path = invert(model, x, condition, method, steps, **options)
             seconds = now(model) - start
         kept[key] = Inversion(path, seconds, high)
     return kept[key]

@@ -36,6 +36,11 @@ DYNAMICS: dict[str, Dynamic | None] = {
     "unmirrored": replace(DYNAMIC, mirrored=False),  # fading too, inverted at w = 1
 }
 
+# Methods with other options than their defaults: the dual chain's two chains share their rows.
+OPTIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "dual-chain shared": ("dual-chain", {"asks": "source"})
+}
+
 # Which share of the walk is walked again, as the authors of these methods do by default.
 STRENGTHS = {"no inversion": 0.6, "edict": 0.8, "edit-friendly": 0.64}
 
@@ -67,11 +72,16 @@ def case(method: str, control: str, dynamic: str, w: float, steps: int) -> Case:
     Raises:
         ValueError: an unknown method, control or dynamic.
     """
-    known = {"method": [*METHODS, NO_INVERSION, CEILING], "control": CONTROLS, "dynamic": DYNAMICS}
+    known = {
+        "method": [*METHODS, *OPTIONS, NO_INVERSION, CEILING],
+        "control": CONTROLS,
+        "dynamic": DYNAMICS,
+    }
     for (name, values), value in zip(known.items(), (method, control, dynamic), strict=True):
         if value not in values:
             raise ValueError(f"unknown {name} {value!r}: expected one of {', '.join(values)}")
-    guided = method in METHODS and climbs_guided(method, DYNAMICS[dynamic])
+    name, _ = OPTIONS.get(method, (method, {}))
+    guided = name in METHODS and climbs_guided(name, DYNAMICS[dynamic])
     return Case(method, control, dynamic, float(w if guided else 1), float(w), steps)
 
 
@@ -93,6 +103,7 @@ WAYS = (
     ("dual-chain", "none", "constant"),
     ("dual-chain", "none", "unmirrored"),
     ("dual-chain", "none", "fading"),
+    ("dual-chain shared", "none", "fading"),
     ("dual-chain", "refine", "fading"),
 )
 
@@ -315,7 +326,8 @@ def _edited(
         path, up = noised(model, x, source, way.steps), 0.0
     else:
         told = source.at(way.inverted_at, dynamic)
-        climb = inversion(model, x, told, way.method, way.steps, kept)
+        name, options = OPTIONS.get(way.method, (way.method, {}))
+        climb = inversion(model, x, told, name, way.steps, kept, **options)
         path, up = climb.path, climb.seconds
     start = now(model)
     control = control_for(way.control, model.tokenizer, sources, targets)

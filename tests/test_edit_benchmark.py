@@ -9,7 +9,7 @@ from erddci.data import edits
 from erddci.edit_benchmark import CEILING, KEY, WAYS, case, cases
 
 WHAT = [(CEILING, "none", "constant"), WAYS[1], ("ddim", "refine", "constant")]
-WHAT += [("dual-chain", "none", "fading")]
+WHAT += [("dual-chain", "none", "fading"), ("dual-chain shared", "none", "constant")]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,7 @@ def test_every_way_is_inverted_as_it_is_meant_to_be():
     assert case("dual-chain", "none", "constant", 5, 10).inverted_at == 1
     assert case("dual-chain", "refine", "fading", 5, 10).inverted_at == 5
     assert case("dual-chain", "none", "unmirrored", 5, 10).inverted_at == 1
+    assert case("dual-chain shared", "none", "fading", 5, 10).inverted_at == 5
     assert len(cases(WAYS, (1, 3), (5, 10))) == 4 * len(WAYS)
     assert len(cases([*WAYS, WAYS[0]], (1,), (5,))) == len(WAYS)
 
@@ -63,6 +64,8 @@ def test_rows_are_tidy(rows):
     # Up 2; back a source row, a conditional and an unconditional target row for each step.
     assert (ddim["rows up"] == 2).all() and (ddim["rows back"] == 6).all()
     assert (ddim["seconds back"] > 0).all()
+    shared = rows[rows["method"] == "dual-chain shared"]
+    assert (shared["rows up"] == 3).all() and (shared["rows back"] == 4).all()
 
 
 def test_the_ceiling_is_the_truth_as_the_auto_encoder_has_it(rows):
@@ -107,7 +110,7 @@ def test_summary_and_kinds(rows):
     mean = table.set_index("way").loc["dual-chain, fading"]
     assert mean["psnr truth"] == pytest.approx(fading["psnr truth"].mean())
     assert mean["psnr truth low"] <= mean["psnr truth"] <= mean["psnr truth high"]
-    assert mean["rows"] == 6 + 4
+    assert mean["rows"] == 4 + 2  # neither step is from t ≥ 600
     kinds = edit_benchmark.by_kind(rows)
     assert list(kinds) == ["colour", "remove"] and "ddim + refine" in kinds.index
     assert set(KEY) <= set(rows)
@@ -128,9 +131,10 @@ def test_gains_are_taken_edit_by_edit():
 
 
 def test_speed_counts_the_rows_of_an_edit(scenes, drawn):
-    table = edit_benchmark.speed(scenes, drawn[0], steps=2, repeats=1).set_index("run")
-    assert table["rows"]["direct + refine"] == 2 + 2 * 2 + 4 * 2
-    assert table["rows"]["dual-chain, fading"] == 3 * 2 + 2 * 2
-    assert table["rows"]["dual-chain, fading, shared"] == 2 * 2 + 1 + 2 * 2
-    assert table["rows"]["dual-chain + refine, fading, shared"] == 2 * 2 + 1 + 3 * 2
+    table = edit_benchmark.speed(scenes, drawn[0], steps=4, repeats=1).set_index("run")
+    assert table["rows"]["direct + refine"] == 4 + 2 * 4 + 4 * 4
+    # One of the four steps, that from t = 751, is guided.
+    assert table["rows"]["dual-chain, fading"] == (2 * 4 + 1) + (4 + 1)
+    assert table["rows"]["dual-chain, fading, shared"] == (4 + 1 + 1) + (4 + 1)
+    assert table["rows"]["dual-chain + refine, fading, shared"] == (4 + 1 + 1) + 4 + (4 + 1)
     assert table["speedup"]["null-text + refine"] == 1 and (table["seconds"] > 0).all()

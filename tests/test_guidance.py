@@ -105,8 +105,10 @@ def test_share_by_hand():
 
 def test_share_of_whole_timesteps_is_that_of_numbers():
     t = torch.tensor([0, 1, 37, 981])
-    assert torch.equal(Dynamic(fade=4).share(t.double()), DYNAMIC.share(t.double()))
-    torch.testing.assert_close(DYNAMIC.share(t).double(), DYNAMIC.share(t.double()))
+    fading = Dynamic(fade=4)
+    torch.testing.assert_close(fading.share(t).double(), fading.share(t.double()))
+    ends = torch.tensor([0, 599, 600, 1000]).double()
+    torch.testing.assert_close(DYNAMIC.share(ends), torch.tensor([0, 0, 0.1296, 1]).double())
 
 
 def test_scale_by_hand():
@@ -284,7 +286,8 @@ def test_same_looks_at_dynamic_control(one, other, same):
         (0, None, 2),
         (7.5, Dynamic(window=(0, 100)), 0),  # shut at t = 500
         (7.5, Dynamic(window=(400, 600), clip=0.1), 2),
-        (7.5, DYNAMIC, 2),
+        (7.5, Dynamic(fade=4, mirrored=True), 2),
+        (7.5, DYNAMIC, 0),  # shut below t = 600
     ],
 )
 def test_steering_is_guidance_with_the_prompts_part_known(toy, points, w, dynamic, rows):

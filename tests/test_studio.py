@@ -84,7 +84,7 @@ def test_view_shows_and_says_what_came_of_it(tiny, settings):
     assert re.search(r"Reconstruction: (1\d\d\.\d|∞) dB to the VAE round trip, ", shown.words)
     floor = psnr(tiny.read(settings.picture.picture), shown.pictures["reconstruction"])
     assert f"{floor:.1f} dB to the input image (VAE floor: {floor:.1f} dB)." in shown.words
-    assert "Network rows: 15 to noise, 15 back." in shown.words
+    assert "Network rows: 12 to noise, 12 back." in shown.words
     assert "Note: the picture was resized from 128 × 128 to 16 × 16." in shown.words
     assert list(shown.maps) == ["“green” (source)", "“red” (target)"]
     assert {each.shape for each in shown.maps.values()} == {(16, 16, 3)}
@@ -93,7 +93,7 @@ def test_view_shows_and_says_what_came_of_it(tiny, settings):
 def test_view_without_attention_maps_says_why(tiny, settings):
     shown = view.studio_view(tiny, replace(settings, control="none", method="ddim"))
     assert not shown.maps and "No attention maps: nothing looks at attention" in shown.words
-    assert "Network rows: 5 to noise, 15 back." in shown.words  # the source's way back too
+    assert "Network rows: 5 to noise, 12 back." in shown.words  # the source's way back too
     assert "∞" not in shown.words and "prompts are alike" not in shown.words
 
 
@@ -192,7 +192,7 @@ def test_newer_settings_end_an_older_run(opened, gate):
     free.set()
     opened.wait()
     assert opened.doing.value == "done"
-    assert "Network rows: 60 to noise, 48 back." in opened.words.value
+    assert "Network rows: 48 to noise, 36 back." in opened.words.value
     assert opened._seen.cache_info().currsize == 2
 
 

@@ -25,6 +25,7 @@ FORMS: dict[str, Dynamic | None] = {
     "D2 mirrored": Dynamic(mirrored=True),
     "D3 anchored": Dynamic(anchor=0.2),
     "D3 clipped": Dynamic(clip=0.05),
+    "D1 + D2, fading to the image": Dynamic(fade=4, mirrored=True),
     "D1 + D2, the noisy end": Dynamic(window=(900, 1000), mirrored=True),
     "D1 + D2, the default": DYNAMIC,
 }

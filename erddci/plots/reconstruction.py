@@ -143,6 +143,7 @@ GUIDED: dict[str, dict[str, Any]] = {
     "D3 anchored": {"color": "#E69F00", "marker": "P"},
     "D3 clipped": {"color": "#E69F00", "marker": "X", "ls": "--"},
     "D1 + D2, the noisy end": {"color": "#CC79A7", "marker": "d", "ls": "--"},
+    "D1 + D2, fading to the image": {"color": "#CC79A7", "marker": ".", "ls": ":"},
     "D1 + D2, the default": {"color": "#CC79A7", "marker": "D"},
 }
 EXACT = 100.0  # dB, above which only the rounding of the decoder's numbers is left
