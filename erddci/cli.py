@@ -145,7 +145,7 @@ app.add_typer(benchmark, name="benchmark")
 @benchmark.command()
 def reconstruction(
     folder: Annotated[Path, typer.Argument(help="where rows go; a stopped run goes on there")],
-    profile: Annotated[str, typer.Option(help="small, table or full")] = "small",
+    profile: Annotated[str, typer.Option(help="small, table, steps or full")] = "small",
     methods: Annotated[list[str] | None, typer.Option(help="all by default")] = None,
     scales: Annotated[list[float] | None, typer.Option(help="guidance scales")] = None,
     steps: Annotated[list[int] | None, typer.Option(help="numbers of DDIM steps")] = None,
@@ -180,9 +180,7 @@ def reconstruction(
 @benchmark.command()
 def editing(
     folder: Annotated[Path, typer.Argument(help="where rows go; a stopped run goes on there")],
-    profile: Annotated[
-        str, typer.Option(help="small, table, controls, scales, steps or full")
-    ] = "small",
+    profile: Annotated[str, typer.Option(help="small, table, controls, sweep or full")] = "small",
     scales: Annotated[list[float] | None, typer.Option(help="guidance scales")] = None,
     steps: Annotated[list[int] | None, typer.Option(help="numbers of DDIM steps")] = None,
     scenes: Annotated[int | None, typer.Option(help="held-out scenes")] = None,

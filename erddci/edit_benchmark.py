@@ -7,7 +7,7 @@ picture is compared with the picture of the changed scene.  `erddci.runs` does t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -125,9 +125,8 @@ EVERY = (1.0, 3.0, 5.0, 7.5), (5, 10, 20, 50)
 PROFILES: dict[str, dict] = {
     "small": {"ways": (FEW[1], FEW[4]), "scales": (7.5,), "steps": (5,), "scenes": 4},
     "table": {"ways": WAYS, "scales": (7.5,), "steps": (10,), "scenes": 200},
-    "controls": {"ways": CONTROLLED, "scales": (7.5,), "steps": (10,), "scenes": 40},
-    "scales": {"ways": FEW, "scales": EVERY[0], "steps": (10,), "scenes": 16},
-    "steps": {"ways": FEW, "scales": (7.5,), "steps": (5, 10, 20), "scenes": 16},
+    "controls": {"ways": CONTROLLED, "scales": (7.5,), "steps": (10,), "scenes": 200},
+    "sweep": {"ways": FEW, "scales": EVERY[0], "steps": EVERY[1], "scenes": 16},
     "full": {"ways": WAYS, "scales": EVERY[0], "steps": EVERY[1], "scenes": 200},
 }
 
@@ -194,13 +193,7 @@ def profile(model: StableDiffusion, name: str, folder: Path, batch: int = 8) -> 
     chosen = known_profile(name)
     todo = cases(chosen["ways"], chosen["scales"], chosen["steps"])
     rows = run(model, edits(chosen["scenes"], start=START), todo, folder, batch)
-    return chosen_rows(rows, todo, chosen["scenes"])
-
-
-def chosen_rows(rows: pd.DataFrame, todo: Sequence[Case], scenes: int) -> pd.DataFrame:
-    """The rows of some cases on the first scenes."""
-    wanted = rows.merge(pd.DataFrame([asdict(each) for each in todo]), on=KEY)
-    return wanted[wanted["picture"] < scenes]
+    return runs.chosen(rows, todo, chosen["scenes"])
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:

@@ -112,6 +112,13 @@ def read(folder: Path, columns: Sequence[str]) -> pd.DataFrame:
     return rows.drop_duplicates(order).sort_values(order, ignore_index=True)
 
 
+def chosen(rows: pd.DataFrame, todo: Sequence[Any], items: int) -> pd.DataFrame:
+    """The rows of some cases on the first `items`."""
+    cases = pd.DataFrame([asdict(each) for each in todo])
+    wanted = rows.merge(cases, on=list(cases))
+    return wanted[wanted["picture"] < items]
+
+
 def summary(
     frame: pd.DataFrame,
     by: Sequence[str],

@@ -1,8 +1,7 @@
 """Quality against cost: PSNR to the VAE round trip by network rows, one point a method.
 
-Medians of ten to a hundred held-out scenes (see the CSV) in 10 steps, with bootstrap 95 %
-intervals; what exceeds 130 dB, and what returns to the last bit, is drawn there.  SPDInv is left
-out: it is many times slower.
+Medians of a hundred held-out scenes in 10 steps, with bootstrap 95 % intervals; what exceeds
+130 dB, and what returns to the last bit, is drawn there.
 """
 
 from erddci import METHODS, benchmark, plots

@@ -1,8 +1,7 @@
 """Reconstruction of held-out scenes in 10 steps: medians and bootstrap 95 % intervals.
 
 PSNR, SSIM and LPIPS (AlexNet) are against the VAE round trip of each scene; "inf" is a picture
-that came back to the last bit. "pictures" counts the scenes, ten at least. SPDInv is left out: it
-is many times slower than the rest.
+that came back to the last bit. "pictures" counts the scenes.
 """
 
 from erddci import METHODS, benchmark

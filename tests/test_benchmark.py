@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import erddci
-from erddci import METHODS, benchmark, record
+from erddci import METHODS, benchmark, record, runs
 from erddci.data import held_out
 
 TIMES = ["seconds up", "seconds back", "peak MB"]
@@ -96,6 +97,16 @@ def test_a_walk_that_fails_is_a_row_that_says_so(tiny, pictures, tmp_path, monke
     assert rows["psnr vae"].isna().all() and "between 0 and 1" in rows["problem"][0]
     table = benchmark.summary(rows.assign(picture=0))
     assert table["pictures"][0] == 0 and table["failed"][0] == 1
+
+
+def test_rows_of_some_cases_on_the_first_pictures():
+    todo = benchmark.cases(["ddim"], (1.0, 3.0), (5,))
+    rows = pd.DataFrame([asdict(each) | {"picture": n} for each in todo for n in range(3)])
+    found = runs.chosen(rows, todo[:2], 2)
+    told = found[["inverted_at", "guidance_scale", "picture"]].itertuples(index=False, name=None)
+    assert sorted(told) == [
+        (1, 1, 0), (1, 1, 1), (1, 3, 0), (1, 3, 1),
+    ]  # fmt: skip
 
 
 def test_medians_and_their_intervals():

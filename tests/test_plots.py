@@ -46,6 +46,25 @@ def test_cost_quality_shows_each_method_once_and_infinite_quality_at_the_top():
     assert {text.get_text() for text in ax.get_legend().get_texts()} == set(kinds.values())
 
 
+def test_steps_quality_draws_a_line_a_method_and_tells_both_ways_up_apart():
+    walks = [("ddim", 1, 1), ("ddim", 3, 1), ("ddim", 3, 3), ("direct", 3, 3)]
+    columns = ["method", "guidance_scale", "inverted_at"]
+    frame = pd.DataFrame(walks, columns=columns).merge(pd.Series([50, 10], name="steps"), "cross")
+    frame["psnr vae"] = frame["steps"] + frame["inverted_at"].astype(float)
+    frame.loc[frame["method"] == "direct", "psnr vae"] = np.inf
+    frame["psnr vae low"] = frame["psnr vae high"] = frame["psnr vae"]
+    figure = plots.steps_quality(frame, best=130)
+    drawn = [
+        [line.get_ydata().tolist() for line in ax.lines if len(line.get_ydata())]
+        for ax in figure.axes
+    ]
+    # In the order of the legend: what is exact at the back, DDIM up at w before DDIM up at 1.
+    assert drawn == [[[11, 51]], [[130, 130], [13, 53], [11, 51]]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "direct", "ddim, up at w", "ddim, up at w = 1",
+    ]  # fmt: skip
+
+
 def test_error_accumulation_draws_medians():
     rows = [
         {"picture": p, "guidance_scale": w, "inverted": way, "node": n, "latent rms": w * (4 - n)}
@@ -176,8 +195,9 @@ def test_edit_benchmark_draws_a_point_a_way_and_writes_every_mean():
 
 def test_edit_sweeps_draw_a_line_a_way_in_every_panel():
     table = summary_of_edits()
-    figure = plots.edit_sweeps({"guidance_scale": table, "steps": table})
-    axes = np.reshape(figure.axes, (3, 2))
+    table = pd.concat([table, table.assign(steps=20)])
+    axes = np.reshape(plots.edit_sweeps(table).axes, (3, 2))
+    table = table[table["steps"] == 10]
     for ax, name in zip(axes[:, 0], ("psnr truth", "asked", "background"), strict=True):
         for line, (way, group) in zip(ax.lines, table.groupby("way"), strict=True):
             assert line.get_label() == way

@@ -13,6 +13,7 @@ from erddci.plots.reconstruction import (
     cost_quality,
     guidance_sweep,
     reconstructions,
+    steps_quality,
     throughput,
 )
 from erddci.plots.style import COLOURS, LEVELS, SCALES, pictures, show
@@ -47,5 +48,6 @@ __all__ = [
     "reconstructions",
     "show",
     "step_size",
+    "steps_quality",
     "throughput",
 ]

@@ -208,38 +208,40 @@ def _heat(ax: Axes, kinds: pd.DataFrame) -> None:
         ax.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=8)
 
 
-def edit_sweeps(sweeps: Mapping[str, pd.DataFrame]) -> Figure:
-    """How ways to edit fare over guidance scales and over numbers of steps.
+def edit_sweeps(table: pd.DataFrame) -> Figure:
+    """How ways to edit fare over guidance scales, in a column for each number of steps.
 
     Args:
-        sweeps: summaries by the column that varies, from `edit_benchmark.summary`.
+        table: from `edit_benchmark.summary`.
     """
     rows = {
         "psnr truth": "PSNR to the truth (dB)",
         "asked": "asked",
         "background": "background (dB)",
     }
-    names = {"guidance_scale": "guidance scale w", "steps": "steps N"}
+    columns, scales = (sorted(table[name].unique()) for name in ("steps", "guidance_scale"))
+    # Ours in blue and green; the order of names is that of the colours.
+    hues = [COLOURS[name] for name in ("fourth", "ddim", "floor", "original", "third")]
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(
-            len(rows), len(sweeps), figsize=(4.2 * len(sweeps), 2.1 * len(rows)), squeeze=False,
-            sharex="col", sharey="row",
+            len(rows), len(columns), figsize=(1.4 + 2.2 * len(columns), 2.1 * len(rows)),
+            squeeze=False, sharex=True, sharey="row",
         )  # fmt: skip
-        for column, (by, table) in enumerate(sweeps.items()):
-            # Ours in blue and green; the order of names is that of the colours.
-            hues = [COLOURS[name] for name in ("fourth", "ddim", "floor", "original", "third")]
-            groups = table.sort_values(["way", by]).groupby("way")
-            for (way, group), colour in zip(groups, [*hues, COLOURS["dual-chain"]], strict=False):
-                for line, name in zip(axes[:, column], rows, strict=True):
-                    line.plot(group[by], group[name], "o-", color=colour, label=way, markersize=4)
+        for column, steps in enumerate(columns):
+            part = table[table["steps"] == steps].sort_values(["way", "guidance_scale"])
+            for (way, group), colour in zip(
+                part.groupby("way"), [*hues, COLOURS["dual-chain"]], strict=False
+            ):
+                x = group["guidance_scale"]
+                for ax, name in zip(axes[:, column], rows, strict=True):
+                    ax.plot(x, group[name], "o-", color=colour, label=way, markersize=4)
                     low, high = group[f"{name} low"], group[f"{name} high"]
-                    line.fill_between(group[by], low, high, color=colour, alpha=0.12)
-            axes[-1, column].set_xlabel(names[by])
-            axes[0, column].set_title(f"over {names[by]}")
-            values = sorted(table[by].unique())
-            axes[-1, column].set_xticks(values, [f"{value:g}" for value in values])
-        for line, said in zip(axes[:, 0], rows.values(), strict=True):
-            line.set_ylabel(said)
+                    ax.fill_between(x, low, high, color=colour, alpha=0.12)
+            axes[-1, column].set_xlabel("guidance scale w")
+            axes[0, column].set_title(f"N = {steps}")
+        axes[-1, 0].set_xticks(scales, [f"{value:g}" for value in scales])
+        for ax, said in zip(axes[:, 0], rows.values(), strict=True):
+            ax.set_ylabel(said)
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure

@@ -114,6 +114,61 @@ def _label_points(ax: Axes, frame: pd.DataFrame, best: float) -> None:
         )  # fmt: skip
 
 
+# Lines of methods that coincide are told apart by their width.
+STEPPED: dict[str, dict[str, Any]] = {
+    "direct": {"color": "#BBBBBB", "lw": 7},
+    "edit-friendly": {"color": "#009E73", "lw": 3.5},
+    "dual-chain, up at w": {"color": "#0072B2", "marker": "v"},
+    "belm": {"color": "#56B4E9", "marker": "P"},
+    "bdia": {"color": "#E69F00", "marker": "X"},
+    "edict": {"color": "#CC79A7", "marker": "D"},
+    "renoise": {"color": "#009E73", "marker": "<", "ls": "--"},
+    "negative-prompt": {"color": "#000000", "marker": "^"},
+    "proximal": {"color": "#000000", "marker": "s", "ls": "--"},
+    "ddim, up at w": {"color": "#D55E00", "marker": "o"},
+    "ddim, up at w = 1": {"color": "#D55E00", "marker": "o", "ls": ":"},
+    "dual-chain, up at w = 1": {"color": "#0072B2", "marker": "v", "ls": ":"},
+}
+
+
+def steps_quality(table: pd.DataFrame, best: float = 130.0) -> Figure:
+    """PSNR against the number of steps, a line a method, a panel a guidance scale.
+
+    Args:
+        table: medians, from `benchmark.summary`.
+        best: PSNR in dB at which better values, infinite ones too, are drawn.
+    """
+    scales = sorted(table["guidance_scale"].unique())
+    table = table.assign(line=table["method"])
+    for name in ("ddim", "dual-chain"):
+        either = table["method"] == name
+        at_w = either & (table["inverted_at"] == table["guidance_scale"])
+        table.loc[either, "line"] = f"{name}, up at w = 1"
+        table.loc[at_w, "line"] = f"{name}, up at w"
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(scales), figsize=(4.2 * len(scales) + 1.6, 3.6), sharey=True, squeeze=False
+        )
+        for ax, w in zip(axes[0], scales, strict=True):
+            for name, look in STEPPED.items():
+                part = table[(table["line"] == name) & (table["guidance_scale"] == w)]
+                part = part.sort_values("steps")
+                low, middle, high = (
+                    part[f"psnr vae{end}"].clip(upper=best) for end in (" low", "", " high")
+                )
+                ax.plot(part["steps"], middle, markersize=4, **look)
+                ax.fill_between(part["steps"], low, high, color=look["color"], alpha=0.12, lw=0)
+            ax.set(xscale="log", xlabel="steps N", title=f"w = {w:g}")
+            values = sorted(table["steps"].unique())
+            ax.set_xticks(values, map(str, values))
+            ax.xaxis.set_minor_locator(NullLocator())
+        axes[0, 0].set_ylabel("PSNR to the VAE round trip (dB)")
+        named = [name for name in STEPPED if (table["line"] == name).any()]
+        lines = [Line2D([], [], markersize=4, **STEPPED[name]) for name in named]
+        figure.legend(lines, named, loc="outside right center")
+    return figure
+
+
 def throughput(table: pd.DataFrame) -> Figure:
     """Pictures per second against each of what `benchmark.throughput` varied, and the ideal."""
     groups = table.groupby("varied", sort=False)
