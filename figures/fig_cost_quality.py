@@ -7,10 +7,13 @@ Medians of a hundred held-out scenes in 10 steps, with bootstrap 95 % intervals;
 from erddci import METHODS, benchmark, plots
 from erddci.record import rows_folder
 
+SCALES = (1.0, 7.5)
+
 
 def draw(model, folder=None):
     """Draw the benchmark's rows; what is missing of them is measured first."""
     rows = benchmark.profile(model, "table", folder or rows_folder(model))
+    rows = rows[rows["guidance_scale"].isin(SCALES)].copy()
     rows["rows"] = rows["rows up"] + rows["rows back"]
     table = benchmark.summary(rows, ("psnr vae", "rows"))
     table["named"] = table.duplicated(["method", "guidance_scale"], keep=False)

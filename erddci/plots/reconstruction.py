@@ -105,6 +105,11 @@ def _label_points(ax: Axes, frame: pd.DataFrame, best: float) -> None:
         marks.setdefault(place, []).append(row["method"] + way)
     lowest = -np.inf
     for (rows, quality), names in marks.items():
+        near = any(rows < r < 1.8 * rows and abs(q - quality) < 2.5 for r, q in marks)
+        if near and quality < best - 5:
+            # On the right the label would cover another point.
+            ax.text(rows * 0.97, quality - 3, "\n".join(names), fontsize=7, va="top")
+            continue
         height = max(quality, lowest + 5)
         lowest = height + 8 * (len(names) - 1)
         ax.annotate(
