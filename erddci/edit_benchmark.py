@@ -210,6 +210,14 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("rank", ignore_index=True)
 
 
+def printed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The summary of some rows as tables print it, without seconds: the machine may be shared."""
+    found = summary(frame)
+    bare = ("mse", "ssim rendered", "lpips rendered", "seconds")
+    left_out = [name for name in found if name.startswith(bare)]
+    return found.drop(columns=[*KEY, "failed", *left_out])
+
+
 def by_kind(frame: pd.DataFrame, column: str = "psnr truth") -> pd.DataFrame:
     """The mean of a column for each way to edit (rows) and kind of edit (columns)."""
     way = [label(row) for row in frame[KEY].to_dict("records")]

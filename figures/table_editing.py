@@ -11,9 +11,5 @@ from erddci.record import rows_folder
 
 def table(model, folder=None):
     """Summarise the benchmark's rows; what is missing of them is measured first."""
-    rows = edit_benchmark.profile(model, "table", folder or rows_folder(model, "table_editing"))
-    found = edit_benchmark.summary(rows)
-    # Seconds are of a machine that was shared.
-    bare = ("mse", "ssim rendered", "lpips rend", "seconds")
-    left_out = [name for name in found if name.startswith(bare)]
-    return found.drop(columns=[*edit_benchmark.KEY, "failed", *left_out])
+    folder = folder or rows_folder(model, "table_editing")
+    return edit_benchmark.printed(edit_benchmark.profile(model, "table", folder))

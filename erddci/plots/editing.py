@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any, cast
 
 import matplotlib as mpl
@@ -179,11 +180,11 @@ def edit_benchmark(table: pd.DataFrame, kinds: pd.DataFrame) -> Figure:
     return figure
 
 
-MARKERS = "osD^v<>PpXd*h8"
+MARKERS = "osD^v<>PpXd*h8H"
 
 
 def _ways(ax: Axes, table: pd.DataFrame, across: str, up: str) -> None:
-    for (n, row), marker in zip(enumerate(table.to_dict("records")), MARKERS, strict=False):
+    for (n, row), marker in zip(enumerate(table.to_dict("records")), cycle(MARKERS), strict=False):
         ours = row["way"].startswith("dual-chain")
         colour = COLOURS["dual-chain"] if ours else mpl.colormaps["tab20c"](4 + n % 16)
         spans = [
