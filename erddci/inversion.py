@@ -476,8 +476,9 @@ def dual_chain(
     chain, `kept["z"]` the original, `kept["eps"][i − 1]` is ε(z_i, t_i).
 
     Asked at "target" timesteps, as the authors do, it costs 2N network calls; at "source"
-    timesteps ε(z_i, t_i) also moves z on to node i + 1, and N + 1 calls are enough.  Under
-    guidance only the auxiliary chain is guided, at N unconditional calls more.
+    timesteps ε(z_i, t_i) also moves z on to node i + 1, and N + 1 calls are enough, but in few
+    steps edits along that chain are worse.  Under guidance only the auxiliary chain is guided, at
+    an unconditional call more for each guided step.
 
     Source: ERDDCI (Dai et al. 2024, 2410.14247), as its reconstruction code computes it; a guided
     auxiliary chain is our addition.

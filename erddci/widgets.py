@@ -23,7 +23,7 @@ from erddci import plots
 from erddci.data import Example, examples, photographs
 from erddci.experiments import noise_trajectories
 from erddci.images import Picture
-from erddci.inversion import METHODS, invert, reconstruct
+from erddci.inversion import METHODS, climbs_guided, invert, reconstruct
 from erddci.metrics import psnr
 from erddci.model import StableDiffusion
 from erddci.trajectory import Trajectory
@@ -53,7 +53,7 @@ def reconstruction_explorer(model: StableDiffusion) -> widgets.VBox:
         return invert(model, x, condition, method, steps)
 
     def view(picture: str, prompt: str, method: str, steps: int, w: float) -> tuple[str, str]:
-        path = walk(picture, prompt, method, steps, w if METHODS[method].guided else 1)
+        path = walk(picture, prompt, method, steps, w if climbs_guided(method) else 1)
         figure, words = reconstruction_view(model, pictures[picture][0], path, w)
         return _as_html(figure, words), words
 
