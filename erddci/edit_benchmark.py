@@ -7,7 +7,7 @@ picture is compared with the picture of the changed scene.  `erddci.runs` does t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,17 +36,29 @@ DYNAMICS: dict[str, Dynamic | None] = {
     "unmirrored": replace(DYNAMIC, mirrored=False),  # fading too, inverted at w = 1
 }
 
-# Methods with other options than their defaults: the dual chain's two chains share their rows.
-OPTIONS: dict[str, tuple[str, dict[str, str]]] = {
-    "dual-chain shared": ("dual-chain", {"asks": "source"})
-}
 
-# Which share of the walk is walked again, as the authors of these methods do by default.
-STRENGTHS = {"no inversion": 0.6, "edict": 0.8, "edit-friendly": 0.64}
+@dataclass(frozen=True)
+class Variant:
+    """A method with other options than its defaults, for its inversion and for the edit."""
+
+    method: str
+    inversion: Mapping[str, Any] = field(default_factory=dict)
+    edit: Mapping[str, Any] = field(default_factory=dict)
+
 
 # Not inverted, and the true answer's own VAE round trip: what nothing should fall below or rise
 # above.
 NO_INVERSION, CEILING = "no inversion", "ceiling"
+
+VARIANTS = {
+    # These walk part of the walk again, as their authors do by default.
+    NO_INVERSION: Variant(NO_INVERSION, edit={"strength": 0.6}),
+    "edict": Variant("edict", edit={"strength": 0.8}),
+    "edit-friendly": Variant("edit-friendly", edit={"strength": 0.64}),
+    # The dual chain with rows shared between its chains, and with the other reading of an edit.
+    "dual-chain shared": Variant("dual-chain", inversion={"asks": "source"}),
+    "dual-chain own": Variant("dual-chain", edit={"reading": "own"}),
+}
 
 
 @dataclass(frozen=True)
@@ -73,14 +85,14 @@ def case(method: str, control: str, dynamic: str, w: float, steps: int) -> Case:
         ValueError: an unknown method, control or dynamic.
     """
     known = {
-        "method": [*METHODS, *OPTIONS, NO_INVERSION, CEILING],
+        "method": [*(METHODS | VARIANTS), CEILING],
         "control": CONTROLS,
         "dynamic": DYNAMICS,
     }
     for (name, values), value in zip(known.items(), (method, control, dynamic), strict=True):
         if value not in values:
             raise ValueError(f"unknown {name} {value!r}: expected one of {', '.join(values)}")
-    name, _ = OPTIONS.get(method, (method, {}))
+    name = VARIANTS.get(method, Variant(method)).method
     guided = name in METHODS and climbs_guided(name, DYNAMICS[dynamic])
     return Case(method, control, dynamic, float(w if guided else 1), float(w), steps)
 
@@ -103,6 +115,7 @@ WAYS = (
     ("dual-chain", "none", "constant"),
     ("dual-chain", "none", "unmirrored"),
     ("dual-chain", "none", "fading"),
+    ("dual-chain own", "none", "fading"),
     ("dual-chain shared", "none", "fading"),
     ("dual-chain", "refine", "fading"),
 )
@@ -323,17 +336,17 @@ def _edited(
     x, dynamic = kept["x"], DYNAMICS[way.dynamic]
     sources, targets = ([getattr(s, end) for s in scenes] for end in ("source", "target"))
     source, target = model.condition(sources), model.condition(targets)
+    variant = VARIANTS.get(way.method, Variant(way.method))
     if way.method == NO_INVERSION:
         path, up = noised(model, x, source, way.steps), 0.0
     else:
         told = source.at(way.inverted_at, dynamic)
-        name, options = OPTIONS.get(way.method, (way.method, {}))
-        climb = inversion(model, x, told, name, way.steps, kept, **options)
+        climb = inversion(model, x, told, variant.method, way.steps, kept, **variant.inversion)
         path, up = climb.path, climb.seconds
     start = now(model)
     control = control_for(way.control, model.tokenizer, sources, targets)
-    strength = STRENGTHS.get(way.method, 1.0)
-    found = edit(model, path, target.at(way.guidance_scale, dynamic), control, strength=strength)
+    wish = target.at(way.guidance_scale, dynamic)
+    found = edit(model, path, wish, control, **variant.edit)
     seconds = (now(model) - start) / len(x)
     spent = {"rows up": path.rows, "rows back": found.rows}
     spent |= {"seconds up": up / len(x), "seconds back": seconds}
