@@ -8,7 +8,7 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 
 import erddci
-from erddci import METHODS, Trajectory, invert, reconstruct
+from erddci import METHODS, Dynamic, Trajectory, invert, reconstruct
 from erddci.toy import Mixture
 
 ASKS = ("target", "source")
@@ -413,8 +413,23 @@ def test_kept_noise_serves_only_what_it_was_kept_for(toy, points):
     assert toy.rows == before
     other = reconstruct(toy, path, toy.condition("right"))
     assert other.rows == 10 and other.condition.prompt == "right"
-    assert reconstruct(toy, path, condition.at(3)).rows == 20
     assert path.drift(other)[0].min() > 1e-3
+
+
+def test_kept_noise_spares_the_prompts_part_under_another_scale(toy, points):
+    condition, grid = toy.condition("left"), toy.grid(10)
+    path = invert(toy, points, condition, steps=10)
+    for w, dynamic, rows in ((3, None, 10), (0, None, 10), (3, Dynamic((500, 1000)), 5)):
+        told = condition.at(w, dynamic)
+        back, x = reconstruct(toy, path, told), path.noise
+        for i in grid.down():
+            x = grid.move(x, toy(path.kept["z"][i], grid.t[i], told), i, i - 1)
+        torch.testing.assert_close(back.image, x, rtol=0, atol=1e-12)
+        assert back.rows == rows
+    # Nothing is known of the noise at w = 1 if the inversion was guided.
+    guided = invert(toy, points, condition.at(2), steps=10)
+    assert reconstruct(toy, guided, condition).rows == 10
+    assert reconstruct(toy, guided, condition.at(3)).rows == 20
 
 
 # What comes back.
