@@ -14,9 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
 
-from erddci.plots.style import COLOURS, STYLE, picture_row
+from erddci.plots.style import COLOURS, STYLE, picture_row, rows_axis
 
 
 def attention_maps(
@@ -167,13 +166,10 @@ def edit_benchmark(table: pd.DataFrame, kinds: pd.DataFrame) -> Figure:
         left.set(xlabel="background: PSNR to the truth's VAE round trip (dB)")
         left.set(ylabel="share of asked attributes found", title="Did it do what was asked …")
         _ways(right, table, "rows", "psnr truth")
-        right.set(xscale="log", xlabel="network rows, both ways")
+        rows_axis(right)
         right.set(
             ylabel="PSNR to the truth's VAE round trip (dB)", title="… how well, at what cost?"
         )
-        right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        right.xaxis.set_major_formatter("{x:g}")
-        right.xaxis.set_minor_locator(NullLocator())
         handles, names = left.get_legend_handles_labels()
         parts[0].legend(handles, names, loc="outside right center", fontsize=7.5)
         _heat(parts[1].subplots(), kinds)

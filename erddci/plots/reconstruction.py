@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
-from erddci.plots.style import COLOURS, STYLE
+from erddci.plots.style import COLOURS, STYLE, rows_axis
 
 
 def reconstructions(
@@ -86,11 +86,9 @@ def cost_quality(frame: pd.DataFrame, kinds: Mapping[str, str], best: float = 13
                     markersize=5, elinewidth=0.8,
                 )  # fmt: skip
             _label_points(ax, part, best)
-            ax.set(xscale="log", xlabel="network rows, both ways", title=f"w = {w:g}")
+            rows_axis(ax)
             ax.set(xlim=(part["rows"].min() * 0.85, part["rows"].max() * 2), ylim=(0, best + 30))
-            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.xaxis.set_major_formatter("{x:g}")
-            ax.xaxis.set_minor_locator(NullLocator())
+            ax.set_title(f"w = {w:g}")
         axes[0, 0].set_ylabel("PSNR to the VAE round trip (dB)")
         axes[0, 0].legend(loc="lower right")
     return figure

@@ -13,6 +13,7 @@ import PIL.Image
 from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 # Okabe and Ito's colours, which most colour-blind readers can tell apart.
 COLOURS = {
@@ -49,6 +50,14 @@ def show(figure: Figure, alt: str) -> None:
     plt.close(figure)
     PIL.Image.open(drawn).convert("RGB").point(3 * LEVELS).save(small, "png", optimize=True)
     display(Image(small.getvalue(), format="png", alt=alt))
+
+
+def rows_axis(ax: Axes) -> None:
+    """Show network rows on the horizontal axis, logarithmic, with plain numbers."""
+    ax.set(xscale="log", xlabel="network rows, both ways")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def pictures(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str] = ()) -> Figure:
