@@ -17,7 +17,7 @@ from erddci.data import Example
 from erddci.editing import Edit, edit
 from erddci.experiments.measures import TRUTH, edit_rows, measures, start
 from erddci.guidance import DYNAMIC, Dynamic
-from erddci.images import Picture
+from erddci.images import Picture, open_image
 from erddci.inversion import climb, invert, reconstruct
 from erddci.model import StableDiffusion
 from erddci.trajectory import Trajectory
@@ -54,7 +54,7 @@ def edit_one(
     found = edit(model, path, after, steering, blend=local, strength=strength)
     kept, changed = (model.decode(e.image)[0] for e in (source_back(model, found), found))
     row = measures(kept, image, round_trip) | {"rows up": path.rows, "rows back": found.rows}
-    return row, Image.fromarray(np.round(changed * 255).astype(np.uint8))
+    return row, open_image(changed, model.size)
 
 
 def source_back(model: StableDiffusion, found: Edit) -> Trajectory:

@@ -10,7 +10,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from erddci.experiments.measures import Pictures, latent_errors, measures, start
-from erddci.images import Picture
+from erddci.images import Picture, open_image
 from erddci.inversion import METHODS, climb, invert, reconstruct
 from erddci.model import StableDiffusion
 
@@ -137,7 +137,7 @@ def reconstruct_one(
     condition = model.condition(prompt)
     path = invert(model, x, condition, method, steps)
     back = reconstruct(model, path, condition.at(guidance_scale))
-    row = measures(model.decode(back.image)[0], image, round_trip) | latent_errors(path, back)[0]
+    decoded = model.decode(back.image)[0]
+    row = measures(decoded, image, round_trip) | latent_errors(path, back)[0]
     row |= {"rows up": path.rows, "rows back": back.rows}
-    pixels = np.round(model.decode(back.image)[0] * 255).astype(np.uint8)
-    return row, Image.fromarray(pixels)
+    return row, open_image(decoded, model.size)
