@@ -9,12 +9,12 @@ path.drift(back).max()
 edited = erddci.edit(model, path, model.condition(example.target, guidance_scale=3))
 """
 
-from erddci.data import examples, photographs
 from erddci.editing import edit
 from erddci.grid import Grid, move
 from erddci.guidance import DYNAMIC, Condition, Dynamic
 from erddci.inversion import METHODS, invert, reconstruct
 from erddci.model import StableDiffusion, load
+from erddci.scenes.examples import examples, photographs
 from erddci.trajectory import Trajectory
 
 __all__ = [

@@ -31,7 +31,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
 @app.command()
 def doctor(model: ModelOption = "scenes", device: DeviceOption = "auto") -> None:
     """Say what is installed, on what machine, and whether the model works."""
-    from erddci.doctor import report
+    from erddci.workbook.doctor import report
 
     typer.echo(report(model, device))
 
@@ -46,7 +46,7 @@ def figures(
     out: Annotated[Path | None, typer.Option(help="folder to write to")] = None,
 ) -> None:
     """Draw the figures: PNG, PDF, the data as CSV, and a manifest each."""
-    from erddci import record
+    from erddci.workbook import figures as record
 
     with _plain_errors():
         chosen = record.scripts(names)
@@ -158,9 +158,9 @@ def reconstruction(
 
     On several GPUs, or CPU processes: accelerate launch --multi_gpu --num_processes 2 -m erddci …
     """
-    from erddci import benchmark as bench
-    from erddci.data import held_out
+    from erddci.experiments import reconstruction_benchmark as bench
     from erddci.inversion import METHODS
+    from erddci.scenes.examples import held_out
 
     with _plain_errors():
         chosen = bench.known_profile(profile)
@@ -189,8 +189,8 @@ def editing(
     device: DeviceOption = "auto",
 ) -> None:
     """Edit held-out scenes in many ways, and compare each edit with its true answer."""
-    from erddci import edit_benchmark as bench
-    from erddci.data import edits
+    from erddci.experiments import editing_benchmark as bench
+    from erddci.scenes.examples import edits
 
     with _plain_errors():
         chosen = bench.known_profile(profile)
@@ -213,9 +213,9 @@ def speed(
     device: DeviceOption = "auto",
 ) -> None:
     """Time one reconstruction and one edit beside other methods, and pictures per second."""
-    from erddci import benchmark as bench
-    from erddci import edit_benchmark
-    from erddci.data import edits, held_out
+    from erddci.experiments import editing_benchmark as edit_benchmark
+    from erddci.experiments import reconstruction_benchmark as bench
+    from erddci.scenes.examples import edits, held_out
 
     with _plain_errors():
         loaded = _load(model, device)
@@ -239,7 +239,7 @@ Work = Annotated[Path, typer.Option(help="folder of pictures, latents and checkp
 @train.command()
 def vae(folder: Work = Path("training"), steps: int = 5000) -> None:
     """Train the VAE, or go on from its checkpoint."""
-    from erddci.scenes import train as training
+    from erddci.training import train as training
 
     training.train_vae(folder, steps)
 
@@ -247,7 +247,7 @@ def vae(folder: Work = Path("training"), steps: int = 5000) -> None:
 @train.command()
 def denoiser(folder: Work = Path("training"), steps: int = 5600) -> None:
     """Train UNet and text encoder on the VAE's latents, or go on from their checkpoint."""
-    from erddci.scenes import train as training
+    from erddci.training import train as training
 
     training.train_denoiser(folder, steps)
 
@@ -255,7 +255,7 @@ def denoiser(folder: Work = Path("training"), steps: int = 5600) -> None:
 @train.command()
 def reader(folder: Work = Path("training"), steps: int = 1200) -> None:
     """Train the scene reader, or go on from its checkpoint."""
-    from erddci.scenes import train as training
+    from erddci.training import train as training
 
     training.train_reader(folder, steps)
 
@@ -266,7 +266,7 @@ Weights = Annotated[Path | None, typer.Option(help="the package's own weights by
 @train.command()
 def publish(folder: Work = Path("training"), out: Weights = None) -> None:
     """Save what was trained as a pipeline folder; the default replaces the embedded model."""
-    from erddci.scenes import publish as publishing
+    from erddci.training import export as publishing
 
     with _plain_errors():
         publishing.publish(folder, out or publishing.WEIGHTS)
@@ -278,7 +278,7 @@ def judge(
     scenes: Annotated[int, typer.Option(help="held-out scenes to judge on")] = 500,
 ) -> None:
     """Measure saved weights on held-out scenes, and write their model card."""
-    from erddci.scenes import publish as publishing
+    from erddci.training import export as publishing
 
     with _plain_errors():
         for name, value in publishing.judge(out or publishing.WEIGHTS, scenes).items():
@@ -299,10 +299,10 @@ def lpips_vgg(
     ] = None,
 ) -> None:
     """Fetch VGG16 for LPIPS (64 MB), convert it, and keep it in the user's cache."""
-    from erddci import lpips
+    from erddci.metrics import lpips_weights
 
     with _plain_errors():
-        typer.echo(lpips.fetch("vgg", archive))
+        typer.echo(lpips_weights.fetch("vgg", archive))
 
 
 def _load(model: str, device: str) -> StableDiffusion:
@@ -313,7 +313,7 @@ def _load(model: str, device: str) -> StableDiffusion:
 
 def _load_shared(model: str, device: str) -> tuple[StableDiffusion, bool]:
     """A model on the device of this process of a shared run, and whether it is the main one."""
-    from erddci.runs import processes
+    from erddci.experiments.sweep import processes
 
     state = processes()
     shared = device == "auto" and state.num_processes > 1

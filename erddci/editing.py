@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from erddci.attention import Blend, Control, Store, Taps, attached
+from erddci.attention import Control, Taps, attached
+from erddci.controls import Blend, Store
 from erddci.grid import Grid
 from erddci.guidance import Condition, Denoiser, steer
 from erddci.inversion import METHODS, After, same

@@ -1,7 +1,7 @@
 """Figure 1: DDIM inversion accumulates error on the way back, and guidance amplifies it."""
 
 from erddci import experiments, plots
-from erddci.data import examples, held_out
+from erddci.scenes.examples import examples, held_out
 
 
 def draw(model, pictures=16, steps=50):

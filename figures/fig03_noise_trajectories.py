@@ -3,7 +3,7 @@
 import pandas as pd
 
 from erddci import experiments, plots
-from erddci.data import examples
+from erddci.scenes.examples import examples
 
 
 def draw(model, scales=(1, 7.5), steps=50):

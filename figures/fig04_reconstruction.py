@@ -3,8 +3,8 @@
 import pandas as pd
 
 from erddci import experiments, plots
-from erddci.data import examples
 from erddci.metrics import compare
+from erddci.scenes.examples import examples
 
 
 def draw(model, guidance_scale=7.5, steps=20):

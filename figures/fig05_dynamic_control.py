@@ -5,7 +5,9 @@ The forms are our own formulation; the paper's formula was not available to us. 
 round trips of their true answers, means and standard errors; 10 steps.
 """
 
-from erddci import data, experiments, plots, record
+from erddci import experiments, plots
+from erddci.scenes import examples as data
+from erddci.workbook import figures as record
 
 NAME = "fig05_dynamic_control"
 NAMES = (*experiments.FORMS, *experiments.OTHERS)

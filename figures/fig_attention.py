@@ -6,8 +6,8 @@ means over heads, layers of 8 × 8 pixels and 20 steps, each scaled to its own m
 
 import pandas as pd
 
-from erddci import DYNAMIC, attention, edit, experiments, plots
-from erddci.data import examples
+from erddci import DYNAMIC, controls, edit, experiments, plots
+from erddci.scenes.examples import examples
 
 WORDS = "pink green shiny cone sphere yellow matte cube brown floor".split()
 
@@ -17,7 +17,7 @@ def draw(model, guidance_scale=7.5, steps=20, words=WORDS):
     (scene,) = [each for each in examples() if each.name == "replace"]
     path = experiments.climbed(model, [scene], "dual-chain", guidance_scale, steps, DYNAMIC)
     target = model.condition(scene.target).at(guidance_scale, DYNAMIC)
-    found = edit(model, path, target, attention.Store())
+    found = edit(model, path, target, controls.Store())
     assert found.taps
     images = {"source": model.decode(path.image)[0], "target": model.decode(found.image)[0]}
     prompts = {"source": scene.source, "target": scene.target}

@@ -4,8 +4,9 @@ Medians of a hundred held-out scenes in 10 steps, with bootstrap 95 % intervals;
 130 dB, and what returns to the last bit, is drawn there.
 """
 
-from erddci import METHODS, benchmark, plots
-from erddci.record import rows_folder
+from erddci import METHODS, plots
+from erddci.experiments import reconstruction_benchmark as benchmark
+from erddci.workbook.figures import rows_folder
 
 SCALES = (1.0, 7.5)
 

@@ -3,8 +3,9 @@
 Means of the rows of `table_editing`, with bootstrap 95 % intervals.
 """
 
-from erddci import edit_benchmark, plots
-from erddci.record import rows_folder
+from erddci import plots
+from erddci.experiments import editing_benchmark as edit_benchmark
+from erddci.workbook.figures import rows_folder
 
 
 def draw(model, folder=None):

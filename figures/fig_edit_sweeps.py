@@ -4,8 +4,9 @@ Means of 16 held-out edits, two of each kind, with bootstrap 95 % intervals, aga
 trip of the truth.
 """
 
-from erddci import edit_benchmark, plots
-from erddci.record import rows_folder
+from erddci import plots
+from erddci.experiments import editing_benchmark as edit_benchmark
+from erddci.workbook.figures import rows_folder
 
 
 def draw(model, folder=None):

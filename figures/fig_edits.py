@@ -6,7 +6,7 @@ self-attention. The dual chain has our dynamic control: fading guidance, both wa
 """
 
 from erddci import DYNAMIC, experiments, plots
-from erddci.data import examples
+from erddci.scenes.examples import examples
 
 WAYS = {
     "DDIM + P2P": ("ddim", "refine", None),

@@ -4,8 +4,9 @@ Medians of ten held-out scenes with bootstrap 95 % intervals, for methods that n
 optimise; what exceeds 130 dB, and what returns to the last bit, is drawn there.
 """
 
-from erddci import benchmark, plots
-from erddci.record import rows_folder
+from erddci import plots
+from erddci.experiments import reconstruction_benchmark as benchmark
+from erddci.workbook.figures import rows_folder
 
 
 def draw(model, folder=None):

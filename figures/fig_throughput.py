@@ -4,7 +4,8 @@ w = 1, 20 steps. The dotted line is the ideal: as many times the first value as 
 in a batch, or processes. Times are of the machine that drew it.
 """
 
-from erddci import benchmark, plots
+from erddci import plots
+from erddci.experiments import reconstruction_benchmark as benchmark
 
 
 def draw(model, steps=20):

@@ -3,8 +3,8 @@
 Means and bootstrap 95 % intervals, best mean rank first, as in `table_editing`; 10 steps, w = 7.5.
 """
 
-from erddci import edit_benchmark
-from erddci.record import rows_folder
+from erddci.experiments import editing_benchmark as edit_benchmark
+from erddci.workbook.figures import rows_folder
 
 
 def table(model, folder=None):

@@ -5,8 +5,8 @@ against the VAE round trip of the true answer, and so is "background", PSNR wher
 "asked" and "kept" are shares of attributes that the scene reader finds as they should be.
 """
 
-from erddci import edit_benchmark
-from erddci.record import rows_folder
+from erddci.experiments import editing_benchmark as edit_benchmark
+from erddci.workbook.figures import rows_folder
 
 
 def table(model, folder=None):

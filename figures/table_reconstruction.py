@@ -5,8 +5,9 @@ that came back to the last bit. "pictures" counts the scenes, "rows" the
 network rows both ways.  Seconds are not shown: they are of a machine that was shared.
 """
 
-from erddci import METHODS, benchmark
-from erddci.record import rows_folder
+from erddci import METHODS
+from erddci.experiments import reconstruction_benchmark as benchmark
+from erddci.workbook.figures import rows_folder
 
 
 def table(model, folder=None):

@@ -9,21 +9,18 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import AttnProcessor
 
 from erddci import invert, reconstruct
-from erddci.attention import (
+from erddci.attention import Attention, Site, Taps, attached
+from erddci.controls import (
     CONTROLS,
-    Attention,
     Blend,
     MasaCtrl,
     PlugAndPlay,
     PromptToPrompt,
-    Site,
     Store,
-    Taps,
-    attached,
     control_for,
 )
 from erddci.editing import edit
-from erddci.words import Alignment, align
+from erddci.prompts import Alignment, align
 
 SOURCE = "a small red matte cube on a teal floor"
 TARGET = "a small blue matte cube on a teal floor"

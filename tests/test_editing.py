@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from erddci import METHODS, invert, reconstruct
-from erddci.attention import Blend, MasaCtrl, PlugAndPlay, PromptToPrompt, Store
+from erddci.controls import Blend, MasaCtrl, PlugAndPlay, PromptToPrompt, Store
 from erddci.editing import edit, noised
 from erddci.guidance import DYNAMIC, Dynamic
-from erddci.words import align, mask
+from erddci.prompts import align, mask
 
 SOURCE = "a small red matte cube on a teal floor"
 TARGET = "a small blue matte cube on a teal floor"

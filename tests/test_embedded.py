@@ -9,12 +9,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 import erddci
-from erddci import lpips as weights
-from erddci.data import held_out
 from erddci.guidance import Condition
 from erddci.images import ImageChanged
 from erddci.metrics import lpips, psnr, ssim
+from erddci.metrics import lpips as weights
 from erddci.model import EMBEDDED
+from erddci.scenes.examples import held_out
 from erddci.scenes.reader import answers, load_reader
 from erddci.scenes.render import render
 from erddci.scenes.scene import HELD_OUT_SEEDS, caption, draw
@@ -50,7 +50,7 @@ def conditions(model, prompts, guidance_scale=1.0):
 
 def nets():
     """The nets of LPIPS at hand: VGG16 has to be fetched once."""
-    fetched = weights._path("vgg", weights._user_cache()).is_file()
+    fetched = weights.weights_path("vgg", weights.user_cache()).is_file()
     return ["alex", "vgg"] if fetched else ["alex"]
 
 

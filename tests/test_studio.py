@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 import erddci
-from erddci import studio, view
 from erddci.metrics import psnr
+from erddci.widgets import session as view
+from erddci.widgets import studio
 
 pytestmark = pytest.mark.filterwarnings("ignore::erddci.images.ImageChanged")
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from erddci.scenes.dataset import pictures
-from erddci.scenes.publish import _agreement
 from erddci.scenes.render import render
 from erddci.scenes.scene import TRAIN_SEEDS, draw
-from erddci.scenes.train import as_batch, fit
+from erddci.training.dataset import pictures
+from erddci.training.export import _agreement
+from erddci.training.train import as_batch, fit
 
 
 def network():

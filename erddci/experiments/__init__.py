@@ -32,7 +32,7 @@ from erddci.experiments.reconstruction import (
     reconstructions,
     way_back,
 )
-from erddci.experiments.walks import noise_trajectories, step_size
+from erddci.experiments.trajectories import noise_trajectories, step_size
 
 __all__ = [
     "FORMS",

@@ -12,16 +12,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import CLIPTokenizer
 
-from erddci.attention import Blend, control_for
-from erddci.data import Example
+from erddci.controls import Blend, control_for
 from erddci.editing import Edit, edit
 from erddci.experiments.measures import TRUTH, edit_rows, measures, start
 from erddci.guidance import DYNAMIC, Dynamic
 from erddci.images import Picture, open_image
 from erddci.inversion import climb, invert, reconstruct
 from erddci.model import StableDiffusion
+from erddci.prompts import words_of
+from erddci.scenes.examples import Example
 from erddci.trajectory import Trajectory
-from erddci.words import words_of
 
 
 def edit_one(

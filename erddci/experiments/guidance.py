@@ -8,13 +8,13 @@ from itertools import product
 import pandas as pd
 from tqdm.auto import tqdm
 
-from erddci.cost import inversion, now
-from erddci.data import Example
 from erddci.editing import edit
 from erddci.experiments.measures import Pictures, edit_rows, latent_errors, measures
+from erddci.experiments.timing import inversion, now
 from erddci.guidance import DYNAMIC, Dynamic
 from erddci.inversion import climb, reconstruct
 from erddci.model import StableDiffusion
+from erddci.scenes.examples import Example
 
 # Ways to walk back at w.  Dynamic forms are the dual chain's, and our own formulation: the
 # formula of the paper's dynamic control was not available to us.

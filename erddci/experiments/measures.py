@@ -9,10 +9,10 @@ import pandas as pd
 from PIL import Image
 from torch import Tensor
 
-from erddci.data import Example
 from erddci.images import Picture
 from erddci.metrics import compare
 from erddci.model import StableDiffusion
+from erddci.scenes.examples import Example
 from erddci.scenes.reader import answers, load_reader
 from erddci.trajectory import Trajectory
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from erddci.grid import Grid
 from erddci.guidance import Condition, Denoiser
-from erddci.inversion import dual_chain, invert, reconstruct
+from erddci.inversion import invert, reconstruct
+from erddci.methods import dual_chain
 
 
 def network_rows(

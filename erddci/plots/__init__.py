@@ -17,7 +17,7 @@ from erddci.plots.reconstruction import (
     throughput,
 )
 from erddci.plots.style import COLOURS, LEVELS, SCALES, pictures, show
-from erddci.plots.walks import (
+from erddci.plots.trajectories import (
     dual_chain,
     error_accumulation,
     noise_trajectories,

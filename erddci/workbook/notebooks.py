@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import papermill
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 def notebooks(names: list[str] | None = None, folder: Path = NOTEBOOKS) -> list[Path]:
@@ -60,21 +60,6 @@ def execute(
     if save:
         _keep_outputs(path, out / path.name)
     return seconds
-
-
-def live() -> bool:
-    """Whether a front end is there to show interactive views."""
-    return "ERDDCI_STATIC" not in os.environ
-
-
-def check(answer: float | None, expected: float, tolerance: float = 1e-2) -> None:
-    """Tell a reader whether the answer to an exercise is right, up to a relative tolerance."""
-    if answer is None:
-        print("no answer yet: replace None, then run this cell and the check again")
-    elif abs(answer - expected) <= tolerance * max(abs(expected), 1e-12):
-        print(f"✓ {answer:.4g} is right")
-    else:
-        print(f"✗ {answer:.4g} is not it: read the hint, or unfold the solution")
 
 
 def _keep_outputs(path: Path, executed: Path) -> None:

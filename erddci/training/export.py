@@ -20,9 +20,9 @@ from erddci.scenes.captions import tokenizer
 from erddci.scenes.reader import QUESTIONS, Reader, answers, load_reader
 from erddci.scenes.render import render
 from erddci.scenes.scene import HELD_OUT_SEEDS, WORDS, caption, draw
-from erddci.scenes.train import Denoiser, Network
+from erddci.training.train import Denoiser, Network
 
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parents[1] / "scenes" / "weights"
 PARTS = ("vae", "denoiser", "reader")
 JUDGED = 500_000  # the first of the held-out seeds that judge the model
 

@@ -11,7 +11,7 @@ import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from erddci.images import check_pair
-from erddci.lpips import SMALLEST, lpips
+from erddci.metrics.lpips import SMALLEST, lpips
 
 
 def psnr(reference: np.ndarray, image: np.ndarray) -> float:

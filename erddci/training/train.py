@@ -30,7 +30,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from erddci.grid import stable_diffusion_schedule
 from erddci.scenes import reader as reading
 from erddci.scenes.captions import LENGTH, tokenizer
-from erddci.scenes.dataset import pictures
+from erddci.training.dataset import pictures
 from erddci.scenes.scene import TRAIN_SEEDS, caption, draw
 
 SCENES = 24_000  # training scenes: more than the UNet sees in a few epochs

@@ -11,8 +11,11 @@ import pandas as pd
 import pytest
 
 import erddci
-from erddci import METHODS, benchmark, record, runs
-from erddci.data import held_out
+from erddci import METHODS
+from erddci.experiments import reconstruction_benchmark as benchmark
+from erddci.experiments import sweep as runs
+from erddci.scenes.examples import held_out
+from erddci.workbook import figures as record
 
 TIMES = ["seconds up", "seconds back", "peak MB"]
 CASES = benchmark.cases(("ddim", "dual-chain", "edict"), (1, 7.5), (3,))

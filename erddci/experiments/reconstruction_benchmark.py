@@ -1,6 +1,7 @@
 """The reconstruction benchmark: methods × guidance scales × steps × pictures, one row a picture.
 
-`erddci.runs` does the running: a run that was stopped goes on where it was, and several processes
+`erddci.experiments.sweep` does the running: a run that was stopped goes on where it was, and
+several processes
 share one when `accelerate launch` starts it.
 """
 
@@ -21,14 +22,14 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from erddci import runs
-from erddci.cost import inversion, now, peak
-from erddci.data import held_out
 from erddci.experiments import Pictures, latent_errors, measures, published_order
+from erddci.experiments import sweep as runs
+from erddci.experiments.timing import inversion, now, peak
 from erddci.images import Picture
 from erddci.inversion import METHODS, climbs_guided, invert, reconstruct
 from erddci.metrics import MEASURES
 from erddci.model import StableDiffusion, load
+from erddci.scenes.examples import held_out
 
 # What iterates or optimises in every step.
 DEAR = ("fixed-point", "aidi", "null-text", "spdinv")

@@ -1,7 +1,7 @@
 """The editing benchmark: edits of scenes whose true answer is known, one row a picture.
 
 Every other benchmark of edits guesses how well one did.  Here the renderer knows: the edited
-picture is compared with the picture of the changed scene.  `erddci.runs` does the running.
+picture is compared with the picture of the changed scene.  `erddci.experiments.sweep` runs it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from erddci import runs
-from erddci.attention import CONTROLS, Control, control_for
-from erddci.cost import inversion, now
-from erddci.data import KINDS, Example, edits
+from erddci.attention import Control
+from erddci.controls import CONTROLS, control_for
 from erddci.editing import edit, noised
 from erddci.experiments import edit_rows
+from erddci.experiments import sweep as runs
+from erddci.experiments.timing import inversion, now
 from erddci.guidance import DYNAMIC, Dynamic
 from erddci.inversion import METHODS, climbs_guided, invert
 from erddci.metrics import MEASURES, compare
 from erddci.model import StableDiffusion
+from erddci.scenes.examples import KINDS, Example, edits
 
 # Seeds from here on: those before it served to choose defaults.
 START = 50_000
@@ -179,7 +180,7 @@ def run(
     the true answer itself, which the way named "ceiling" shows what can be reached of.
 
     Args:
-        scenes: from `erddci.data.edits`.
+        scenes: from `erddci.scenes.examples.edits`.
         folder: where rows go, one file a process; made if missing.
         batch: scenes that are walked together.
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from erddci.data import examples
 from erddci.inversion import invert, reconstruct
 from erddci.model import load
+from erddci.scenes.examples import examples
 
 PACKAGES = (
     "erddci torch diffusers transformers numpy scikit-image matplotlib plotly jupyterlab "

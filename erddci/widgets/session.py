@@ -1,6 +1,6 @@
 """What the editing studio computes: a picture, two prompts and a way to edit become a view.
 
-Nothing here knows widgets; `erddci.studio` shows them.
+Nothing here knows widgets; `erddci.widgets.studio` shows them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from transformers import CLIPTokenizer
 
-from erddci.attention import Blend, Taps, control_for
-from erddci.data import examples, photographs
+from erddci.attention import Taps
+from erddci.controls import Blend, control_for
 from erddci.editing import Edit, edit
 from erddci.experiments import source_back, word_maps
 from erddci.guidance import DYNAMIC, Condition
@@ -25,8 +25,9 @@ from erddci.images import Picture, open_image
 from erddci.inversion import METHODS, climb, climbs_guided, invert
 from erddci.metrics import psnr
 from erddci.model import StableDiffusion
+from erddci.prompts import changes, words_of
+from erddci.scenes.examples import examples, photographs
 from erddci.trajectory import Trajectory
-from erddci.words import changes, words_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,7 +262,7 @@ def as_code(model: StableDiffusion, settings: Settings) -> str:
     up = "" if METHODS[settings.method].guided else up
     words, options = "model.tokenizer, [source], [target]", ""
     lines = ["import torch"] * half + ["import erddci"]
-    lines += [f"from erddci.attention import {', '.join(used)}"] * bool(used)
+    lines += [f"from erddci.controls import {', '.join(used)}"] * bool(used)
     lines += [
         "",
         f"model = erddci.load({', '.join(known)})",

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from erddci.attention import CONTROLS
+from erddci.controls import CONTROLS
 from erddci.inversion import METHODS
 from erddci.model import StableDiffusion
-from erddci.view import (
+from erddci.widgets.session import (
     Given,
     Settings,
     Start,

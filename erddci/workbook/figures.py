@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from erddci.model import StableDiffusion
 
-FIGURES = Path(__file__).parents[1] / "figures"
+FIGURES = Path(__file__).parents[2] / "figures"
+RESULTS = FIGURES / "results"
 PACKAGES = ("erddci", "torch", "diffusers", "transformers", "numpy", "matplotlib")
 
 Draw = Callable[[StableDiffusion], tuple[Figure, dict[str, pd.DataFrame]]]
@@ -40,7 +41,7 @@ def scripts(names: list[str] | None = None, folder: Path = FIGURES) -> list[Path
 def rows_folder(model: StableDiffusion, table: str = "table_reconstruction") -> Path:
     """Where a benchmark keeps a model's rows: those of the embedded one come with the table."""
     if model.name.startswith("scenes@"):
-        return FIGURES / table
+        return RESULTS / table
     return Path("runs") / model.name.replace("/", "_") / table
 
 
@@ -51,7 +52,7 @@ def kept(
 
     So a figure whose measurement takes long is redrawn at once; remove the CSV to measure anew.
     """
-    manifest, rows = FIGURES / f"{name}.json", FIGURES / f"{name}_{table}.csv"
+    manifest, rows = RESULTS / f"{name}.json", RESULTS / f"{name}_{table}.csv"
     if rows.is_file() and json.loads(manifest.read_text())["model"] == model.name:
         return pd.read_csv(rows)
     return measure()
@@ -85,7 +86,7 @@ def save(
     out: Path | None = None,
 ) -> list[Path]:
     """Write a figure as PNG and PDF, its tables as CSV and its manifest as JSON."""
-    out = out or FIGURES
+    out = out or RESULTS
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{name}.png", out / f"{name}.pdf", out / f"{name}.json"]
     figure.savefig(files[0], dpi=160)
@@ -110,7 +111,7 @@ def save_table(
 
     Columns "… low" and "… high" beside a column become its interval.
     """
-    out = out or FIGURES
+    out = out or RESULTS
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{name}.{kind}" for kind in ("csv", "md", "tex", "json")]
     table.to_csv(files[0], index=False, float_format="%.6g")

@@ -20,12 +20,12 @@ import torch
 from matplotlib.figure import Figure
 
 from erddci import plots
-from erddci.data import Example, examples, photographs
 from erddci.experiments import noise_trajectories
 from erddci.images import Picture
 from erddci.inversion import METHODS, climbs_guided, invert, reconstruct
 from erddci.metrics import psnr
 from erddci.model import StableDiffusion
+from erddci.scenes.examples import Example, examples, photographs
 from erddci.trajectory import Trajectory
 
 if TYPE_CHECKING:

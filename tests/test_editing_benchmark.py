@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from erddci import METHODS, edit_benchmark
-from erddci.data import edits
-from erddci.edit_benchmark import CEILING, KEY, WAYS, case, cases
+from erddci import METHODS
+from erddci.experiments import editing_benchmark as edit_benchmark
+from erddci.experiments.editing_benchmark import CEILING, KEY, WAYS, case, cases
+from erddci.scenes.examples import edits
 
 WHAT = [(CEILING, "none", "constant"), WAYS[1], ("ddim", "refine", "constant")]
 WHAT += [("dual-chain", "none", "fading"), ("dual-chain shared", "none", "constant")]

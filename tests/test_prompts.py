@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import CLIPTokenizer
 
+from erddci.prompts import align, changes, mask, words_of
 from erddci.scenes.captions import LENGTH, tokenizer
-from erddci.words import align, changes, mask, words_of
 
 RED = "a red cube on a teal floor"
 BLUE = "a blue cube on a teal floor"
