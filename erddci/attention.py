@@ -1,7 +1,7 @@
 """Attention control: one call of a UNet lets its attention steer another call.
 
-`attached` puts a `Tap` in place of every attention processor of a UNet, and takes it out again.
-What a tap does depends on the mode of its `Taps`: in mode "source" it remembers queries, keys and
+`attached` puts a `ControlAttnProcessor` in place of every attention processor of a UNet, and takes it out again.
+What a tap does depends on the mode of its `AttentionState`: in mode "source" it remembers queries, keys and
 values, in modes "target" and "null" it asks the control what to do with them, and otherwise it is
 not there.  `erddci.controls` has the controls.
 """
@@ -22,20 +22,20 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Site:
+class AttentionSite:
     """Where in a UNet an attention sits.
 
     Args:
         name: diffusers' name of its processor.
-        share: the side of its maps as a share of the latent's side.
+        relative_size: the side of its maps as a share of the latent's side.
     """
 
     name: str
-    share: float = 1.0
+    relative_size: float = 1.0
 
     @property
     def cross(self) -> bool:
-        """Whether it attends to the prompt; else it attends to the picture itself."""
+        """Whether it attends to the prompt; else it attends to the image self_until."""
         return ".attn2." in self.name
 
     @property
@@ -67,58 +67,60 @@ class Attention:
         return Attention(query, key, value, self.scale)
 
 
-Steered = tuple[Tensor, Tensor] | None
+Controlled = tuple[Tensor, Tensor] | None
 
 
 class Control(Protocol):
     """What may be asked of a control.
 
-    `both` says whether it also steers the unconditional rows of guidance, `features` until which
+    `controls_unconditional` says whether it also steers the unconditional rows of guidance, `features_until` until which
     share of the walk the decoder's features are the source's.
     """
 
     @property
-    def both(self) -> bool: ...
+    def controls_unconditional(self) -> bool: ...
 
     @property
-    def features(self) -> float: ...
+    def features_until(self) -> float: ...
 
-    def __call__(self, site: Site, source: Attention, target: Attention, done: float) -> Steered:
-        """Probabilities and values to use; `done` is the share of the walk that is behind us."""
+    def __call__(
+        self, site: AttentionSite, source: Attention, target: Attention, progress: float
+    ) -> Controlled:
+        """Probabilities and values to use; `progress` is the share of the walk that is behind us."""
         ...
 
 
 @dataclass
-class Taps:
-    """What the taps of a UNet share: mode, memory of the source's call, and maps of the words.
+class AttentionState:
+    """What the state of a UNet share: mode, memory of the source's call, and maps of the words.
 
     Args:
         control: what to do with the target's attention.
         shape: height and width of the latents.
-        largest: largest side of the maps that `maps` gathers, as a share of the latent's side.
+        max_relative_size: largest side of the maps that `maps` gathers, as a share of the latent's side.
     """
 
     control: Control
     shape: tuple[int, int]
-    largest: float = 0.5
+    max_relative_size: float = 0.5
     mode: str = "off"
-    done: float = 0.0
-    asked: int = 0
+    progress: float = 0.0
+    calls: int = 0
     changed: bool = False
     memory: dict[str, Attention] = field(default_factory=dict)
-    drawn: Tensor | None = None  # features of the source
+    source_features: Tensor | None = None  # features of the source
     sums: dict[str, list] = field(default_factory=dict)
 
     @contextmanager
-    def set(self, mode: str, done: float = 0.0) -> Iterator[None]:
+    def set(self, mode: str, progress: float = 0.0) -> Iterator[None]:
         """Run the calls of a block as "source", "target", "null" (of the target), or "off"."""
-        self.mode, self.done = mode, done
+        self.mode, self.progress = mode, progress
         try:
             yield
         finally:
             self.mode = "off"
 
-    def steer(self, name: str, attention: Attention) -> Steered:
+    def control_attention(self, name: str, attention: Attention) -> Controlled:
         """Remember the source's attention, or let the control have the target's."""
         site = self._site(name, attention)
         if self.mode == "source":
@@ -126,24 +128,28 @@ class Taps:
             self._gather("source", site, attention.probs) if site.cross else None
             return None
         source = self.memory[name].repeat(len(attention.query) // len(self.memory[name].query))
-        self.asked += 1
-        steered = self.control(site, source, attention, self.done)
+        self.calls += 1
+        controlled = self.control(site, source, attention, self.progress)
         if site.cross and self.mode == "target":  # a null prompt has other words
-            self._gather("target", site, steered[0] if steered else attention.probs)
-        if steered and not self.changed:
-            pairs = zip(steered, (attention.probs, attention.value), strict=True)
+            self._gather("target", site, controlled[0] if controlled else attention.probs)
+        if controlled and not self.changed:
+            pairs = zip(controlled, (attention.probs, attention.value), strict=True)
             self.changed = not all(torch.equal(used, own) for used, own in pairs)
-        return steered
+        return controlled
 
-    def redraw(self, features: Tensor) -> Tensor:
+    def inject_features(self, features: Tensor) -> Tensor:
         """Remember the source's features, or put them in place of the target's."""
         if self.mode == "source":
-            self.drawn = features
-        steered, drawn = self.mode in ("target", "null"), self.drawn
-        if not steered or drawn is None or self.done >= self.control.features:
+            self.source_features = features
+        controlled, source_features = self.mode in ("target", "null"), self.source_features
+        if (
+            not controlled
+            or source_features is None
+            or self.progress >= self.control.features_until
+        ):
             return features
         self.changed = True
-        return drawn.repeat(len(features) // len(drawn), 1, 1, 1)
+        return source_features.repeat(len(features) // len(source_features), 1, 1, 1)
 
     def maps(self, whose: str) -> Tensor:
         """Mean cross-attention so far [B, L, H, W] of "source" or "target", one map a token.
@@ -156,14 +162,14 @@ class Taps:
         total, count = self.sums[whose]
         return total / count
 
-    def _site(self, name: str, attention: Attention) -> Site:
+    def _site(self, name: str, attention: Attention) -> AttentionSite:
         height, width = self.shape
-        return Site(name, (attention.query.shape[2] / (height * width)) ** 0.5)
+        return AttentionSite(name, (attention.query.shape[2] / (height * width)) ** 0.5)
 
-    def _gather(self, whose: str, site: Site, probs: Tensor) -> None:
-        if site.share > self.largest:
+    def _gather(self, whose: str, site: AttentionSite, probs: Tensor) -> None:
+        if site.relative_size > self.max_relative_size:
             return
-        side = [round(each * site.share) for each in self.shape]
+        side = [round(each * site.relative_size) for each in self.shape]
         maps = probs.mean(1).mT.reshape(len(probs), -1, *side)
         maps = F.interpolate(maps.float(), self.shape, mode="bilinear")
         total, count = self.sums.get(whose, (0, 0))
@@ -171,12 +177,12 @@ class Taps:
 
 
 @dataclass
-class Tap:
-    """An attention processor that lets `Taps` have their say."""
+class ControlAttnProcessor:
+    """An attention processor that lets `AttentionState` have their say."""
 
     name: str
-    before: object
-    taps: Taps
+    original: object
+    state: AttentionState
 
     def __call__(
         self,
@@ -186,8 +192,8 @@ class Tap:
         *others: object,
         **more: object,
     ) -> Tensor:
-        if self.taps.mode == "off":
-            return self.before(attn, hidden_states, encoder_hidden_states, *others, **more)  # type: ignore[operator]
+        if self.state.mode == "off":
+            return self.original(attn, hidden_states, encoder_hidden_states, *others, **more)  # type: ignore[operator]
         words = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         layers = ((attn.to_q, hidden_states), (attn.to_k, words), (attn.to_v, words))
         query, key, value = (
@@ -195,23 +201,23 @@ class Tap:
             for layer, x in layers
         )
         attention = Attention(query, key, value, attn.scale)
-        steered = self.taps.steer(self.name, attention)
-        if steered:
-            probs, value = steered
-            seen = probs @ value
+        controlled = self.state.control_attention(self.name, attention)
+        if controlled:
+            probs, value = controlled
+            attended = probs @ value
         else:
             parts = attention.query, attention.key, attention.value
-            seen = F.scaled_dot_product_attention(*parts, scale=attn.scale)
-        seen = seen.transpose(1, 2).flatten(2)
-        out = attn.to_out[1](attn.to_out[0](seen))  # type: ignore[index]
+            attended = F.scaled_dot_product_attention(*parts, scale=attn.scale)
+        attended = attended.transpose(1, 2).flatten(2)
+        out = attn.to_out[1](attn.to_out[0](attended))  # type: ignore[index]
         return (out + hidden_states * attn.residual_connection) / attn.rescale_output_factor
 
 
 @contextmanager
-def attached(
+def attention_control(
     unet: UNet2DConditionModel | None, control: Control, shape: tuple[int, int]
-) -> Iterator[Taps]:
-    """Tap all attention of a UNet while the block runs; afterwards it is as it was.
+) -> Iterator[AttentionState]:
+    """Control all attention of a UNet while the block runs; afterwards it is as it was.
 
     Args:
         shape: height and width of the latents.
@@ -221,7 +227,7 @@ def attached(
         RuntimeError: the block ended and the control was never asked.
     """
     processors = getattr(unet, "attn_processors", {})
-    if not any(Site(name).cross for name in processors):
+    if not any(AttentionSite(name).cross for name in processors):
         raise ValueError(
             f"expected a UNet with cross-attention, got {type(unet).__name__} without: "
             "attention control needs one, edit with control=None"
@@ -235,22 +241,24 @@ def attached(
                 f"expected plain attention at {name}, got {type(processor).__name__} "
                 f"{' '.join(odd)}: attention control knows Stable Diffusion 1 and 2"
             )
-    taps = Taps(control, shape)
+    state = AttentionState(control, shape)
     # set_attn_processor empties the dict it is given.
-    unet.set_attn_processor({n: Tap(n, p, taps) for n, p in processors.items()})  # type: ignore[arg-type]
-    hook = _drawing(unet).register_forward_hook(lambda _m, _i, out: taps.redraw(out))  # type: ignore[arg-type]
+    unet.set_attn_processor({n: ControlAttnProcessor(n, p, state) for n, p in processors.items()})  # type: ignore[arg-type]
+    hook = _feature_layer(unet).register_forward_hook(
+        lambda _m, _i, out: state.inject_features(out)
+    )  # type: ignore[arg-type]
     try:
-        yield taps
+        yield state
     finally:
         unet.set_attn_processor(dict(processors))
         hook.remove()
-    if not taps.asked:
+    if not state.calls:
         raise RuntimeError(
-            f"{type(control).__name__} was never asked: the taps did not attach to this UNet"
+            f"{type(control).__name__} was never asked: the state did not attach to this UNet"
         )
 
 
-def _drawing(unet: UNet2DConditionModel) -> nn.Module:
+def _feature_layer(unet: UNet2DConditionModel) -> nn.Module:
     """The layer whose features plug-and-play takes, midway in the decoder's first that attends."""
     block = next(each for each in unet.up_blocks if hasattr(each, "attentions"))
     return block.resnets[len(block.resnets) // 2]  # type: ignore[union-attr, index, arg-type]

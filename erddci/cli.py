@@ -75,8 +75,8 @@ def notebooks(
 
 @app.command()
 def reconstruct(
-    image: Annotated[Path, typer.Argument(help="a picture")],
-    prompt: Annotated[str, typer.Option(help="what the picture shows")] = "",
+    image: Annotated[Path, typer.Argument(help="an image")],
+    prompt: Annotated[str, typer.Option(help="what the image shows")] = "",
     method: Annotated[str, typer.Option(help="an inversion method")] = "dual-chain",
     steps: Annotated[int, typer.Option(help="DDIM steps")] = 50,
     guidance_scale: Annotated[float, typer.Option(help="on the way back; 1 is unguided")] = 1.0,
@@ -84,22 +84,22 @@ def reconstruct(
     device: DeviceOption = "auto",
     out: Annotated[Path | None, typer.Option(help="where to save the reconstruction")] = None,
 ) -> None:
-    """Invert a picture, walk back, and measure what came back against both references."""
+    """Invert an image, walk back, and measure what came back against both references."""
     from erddci import experiments
 
     with _plain_errors():
         loaded = _load(model, device)
-        result, picture = experiments.reconstruct_one(
+        result, reconstruction = experiments.reconstruct_one(
             loaded, image, prompt, method, steps, guidance_scale
         )
-        _tell(result, picture, out)
+        _tell(result, reconstruction, out)
 
 
 @app.command()
 def edit(
-    image: Annotated[Path, typer.Argument(help="a picture")],
-    target: Annotated[str, typer.Option(help="what the picture is to show")],
-    source: Annotated[str, typer.Option(help="what the picture shows")] = "",
+    image: Annotated[Path, typer.Argument(help="an image")],
+    target: Annotated[str, typer.Option(help="what the image is to show")],
+    source: Annotated[str, typer.Option(help="what the image shows")] = "",
     method: Annotated[str, typer.Option(help="an inversion method")] = "dual-chain",
     control: Annotated[
         str, typer.Option(help="of attention: none, refine, replace, masactrl or plug-and-play")
@@ -107,7 +107,7 @@ def edit(
     steps: Annotated[int, typer.Option(help="DDIM steps")] = 50,
     guidance_scale: Annotated[float, typer.Option(help="1 is unguided")] = 7.5,
     strength: Annotated[float, typer.Option(help="share of the walk that is walked again")] = 1.0,
-    dynamic: Annotated[
+    schedule: Annotated[
         bool, typer.Option("--dynamic/--constant", help="how guidance goes over the walk")
     ] = True,
     blend: Annotated[
@@ -115,30 +115,30 @@ def edit(
     ] = False,
     model: ModelOption = "scenes",
     device: DeviceOption = "auto",
-    out: Annotated[Path | None, typer.Option(help="where to save the edited picture")] = None,
+    out: Annotated[Path | None, typer.Option(help="where to save the edited image")] = None,
 ) -> None:
-    """Invert a picture, walk back under another prompt, and measure the source beside it."""
-    from erddci import DYNAMIC, experiments
+    """Invert an image, walk back under another prompt, and measure the source beside it."""
+    from erddci import DEFAULT_SCHEDULE, experiments
 
     with _plain_errors():
-        result, picture = experiments.edit_one(
+        result, edited = experiments.edit_one(
             _load(model, device), image, source, target, method, control, steps, guidance_scale,
-            strength, DYNAMIC if dynamic else None, blend,
+            strength, DEFAULT_SCHEDULE if schedule else None, blend,
         )  # fmt: skip
-        _tell(result, picture, out)
+        _tell(result, edited, out)
 
 
-def _tell(result: dict[str, float], picture: Image, out: Path | None) -> None:
-    """Print measures, and save a picture."""
+def _tell(result: dict[str, float], image: Image, out: Path | None) -> None:
+    """Print measures, and save an image."""
     for name, value in result.items():
         typer.echo(f"{name:<12} {value:.6g}")
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(out)
+        image.save(out)
         typer.echo(out)
 
 
-benchmark = typer.Typer(help="Compare inversion methods on many pictures.", no_args_is_help=True)
+benchmark = typer.Typer(help="Compare inversion methods on many images.", no_args_is_help=True)
 app.add_typer(benchmark, name="benchmark")
 
 
@@ -150,7 +150,7 @@ def reconstruction(
     scales: Annotated[list[float] | None, typer.Option(help="guidance scales")] = None,
     steps: Annotated[list[int] | None, typer.Option(help="numbers of DDIM steps")] = None,
     scenes: Annotated[int | None, typer.Option(help="held-out scenes")] = None,
-    batch: Annotated[int, typer.Option(help="pictures walked together")] = 4,
+    batch: Annotated[int, typer.Option(help="images walked together")] = 4,
     model: ModelOption = "scenes",
     device: DeviceOption = "auto",
 ) -> None:
@@ -196,7 +196,7 @@ def editing(
         chosen = bench.known_profile(profile)
         todo = bench.cases(chosen["ways"], scales or chosen["scales"], steps or chosen["steps"])
         loaded, main = _load_shared(model, device)
-        drawn = edits(scenes or chosen["scenes"], start=bench.START)
+        drawn = edits(scenes or chosen["scenes"], start=bench.FIRST_SEED)
         rows = bench.run(loaded, drawn, todo, folder, batch)
         if main:
             table = bench.summary(rows)
@@ -212,14 +212,14 @@ def speed(
     model: ModelOption = "scenes",
     device: DeviceOption = "auto",
 ) -> None:
-    """Time one reconstruction and one edit beside other methods, and pictures per second."""
+    """Time one reconstruction and one edit beside other methods, and images per second."""
     from erddci.experiments import editing_benchmark as edit_benchmark
     from erddci.experiments import reconstruction_benchmark as bench
     from erddci.scenes.examples import edits, held_out
 
     with _plain_errors():
         loaded = _load(model, device)
-        scene = edits(1, start=edit_benchmark.START)[0]
+        scene = edits(1, start=edit_benchmark.FIRST_SEED)[0]
         tables = [bench.speed(loaded, held_out(1)[0], steps, repeats)]
         tables.append(edit_benchmark.speed(loaded, scene, steps=steps, repeats=repeats))
         tables.append(bench.throughput(loaded))
@@ -233,7 +233,7 @@ train = typer.Typer(
 )
 app.add_typer(train, name="train")
 
-Work = Annotated[Path, typer.Option(help="folder of pictures, latents and checkpoints")]
+Work = Annotated[Path, typer.Option(help="folder of images, latents and checkpoints")]
 
 
 @train.command()
@@ -253,35 +253,35 @@ def denoiser(folder: Work = Path("training"), steps: int = 5600) -> None:
 
 
 @train.command()
-def reader(folder: Work = Path("training"), steps: int = 1200) -> None:
+def classifier(folder: Work = Path("training"), steps: int = 1200) -> None:
     """Train the scene reader, or go on from its checkpoint."""
     from erddci.training import train as training
 
-    training.train_reader(folder, steps)
+    training.train_classifier(folder, steps)
 
 
 Weights = Annotated[Path | None, typer.Option(help="the package's own weights by default")]
 
 
 @train.command()
-def publish(folder: Work = Path("training"), out: Weights = None) -> None:
+def export(folder: Work = Path("training"), out: Weights = None) -> None:
     """Save what was trained as a pipeline folder; the default replaces the embedded model."""
-    from erddci.training import export as publishing
+    from erddci.training import export as exporting
 
     with _plain_errors():
-        publishing.publish(folder, out or publishing.WEIGHTS)
+        exporting.export(folder, out or exporting.WEIGHTS)
 
 
 @train.command()
-def judge(
+def evaluate(
     out: Weights = None,
     scenes: Annotated[int, typer.Option(help="held-out scenes to judge on")] = 500,
 ) -> None:
     """Measure saved weights on held-out scenes, and write their model card."""
-    from erddci.training import export as publishing
+    from erddci.training import export as exporting
 
     with _plain_errors():
-        for name, value in publishing.judge(out or publishing.WEIGHTS, scenes).items():
+        for name, value in exporting.evaluate(out or exporting.WEIGHTS, scenes).items():
             typer.echo(f"{name:<45} {value:.4g}")
 
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 
-def move(x: Tensor, eps: Tensor, a: Tensor, b: Tensor, s: float | Tensor = 0.0) -> Tensor:
+def ddim_step(x: Tensor, eps: Tensor, a: Tensor, b: Tensor, s: float | Tensor = 0.0) -> Tensor:
     """Move a latent from noise level `a` to noise level `b` along the noise `eps`.
 
     One formula serves both directions: it removes noise where b > a and adds noise where b < a.
@@ -47,7 +47,7 @@ def move(x: Tensor, eps: Tensor, a: Tensor, b: Tensor, s: float | Tensor = 0.0) 
     return (b / a).sqrt() * x + ((1 - b - s**2).sqrt() - (b * (1 - a) / a).sqrt()) * eps
 
 
-def noise_of(output: Tensor, x: Tensor, a: Tensor, prediction_type: str) -> Tensor:
+def to_epsilon(output: Tensor, x: Tensor, a: Tensor, prediction_type: str) -> Tensor:
     """Turn what a network predicts at cumulative alpha `a` into the noise ε in `x`.
 
     Args:
@@ -120,7 +120,7 @@ class Grid:
         return cls(torch.cat([torch.zeros(1, dtype=t.dtype), t]), torch.cat([image[None], alphas]))
 
     @property
-    def steps(self) -> int:
+    def num_steps(self) -> int:
         """N, the number of steps between image and noise."""
         return len(self.t) - 1
 
@@ -129,13 +129,13 @@ class Grid:
         """Noise levels σ = √((1 − ᾱ)/ᾱ) [N + 1]."""
         return ((1 - self.alphas) / self.alphas).sqrt()
 
-    def move(
+    def step(
         self, x: Tensor, eps: Tensor, start: int, end: int, s: float | Tensor = 0.0
     ) -> Tensor:
-        """Move a latent from node `start` to node `end` along `eps`; see `move`."""
-        return move(x, eps, self.alphas[start], self.alphas[end], s)
+        """Move a latent from node `start` to node `end` along `eps`; see `ddim_step`."""
+        return ddim_step(x, eps, self.alphas[start], self.alphas[end], s)
 
-    def spread(self, i: int) -> Tensor:
+    def ddpm_std(self, i: int) -> Tensor:
         """Standard deviation of the noise in a DDPM step from node i to node i − 1.
 
         Source: DDIM (Song et al. 2021, 2010.02502), eq. 16 with η = 1.
@@ -143,20 +143,20 @@ class Grid:
         a, b = self.alphas[i], self.alphas[i - 1]
         return ((1 - b) / (1 - a) * (1 - a / b)).sqrt()
 
-    def noised(self, x: Tensor, noise: Tensor, i: int) -> Tensor:
+    def add_noise(self, x: Tensor, noise: Tensor, i: int) -> Tensor:
         """Bring clean latents to node i with fresh noise: √ᾱ·x + √(1 − ᾱ)·noise."""
         return self.alphas[i].sqrt() * x + (1 - self.alphas[i]).sqrt() * noise
 
-    def up(self) -> Iterable[int]:
+    def inversion_nodes(self) -> Iterable[int]:
         """The nodes where the steps from the image to noise arrive, 1…N, with a progress bar."""
-        return _bar(range(1, self.steps + 1), "to noise")
+        return _bar(range(1, self.num_steps + 1), "to noise")
 
-    def down(self) -> Iterable[int]:
+    def sampling_nodes(self) -> Iterable[int]:
         """The nodes where the steps from noise to the image start, N…1, with a progress bar."""
-        return _bar(range(self.steps, 0, -1), "to image")
+        return _bar(range(self.num_steps, 0, -1), "to image")
 
 
-def stable_diffusion_schedule() -> DDIMScheduler:
+def stable_diffusion_scheduler() -> DDIMScheduler:
     """Stable Diffusion's noise schedule, as its checkpoints configure DDIM."""
     return DDIMScheduler(
         beta_start=0.00085,

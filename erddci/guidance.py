@@ -14,45 +14,45 @@ from erddci.grid import Grid
 
 
 @dataclass(frozen=True)
-class Dynamic:
+class GuidanceSchedule:
     """Dynamic control of guidance over a walk, in three forms that combine.
 
     This is our own formulation: the paper names a dynamic control strategy for high guidance, but
     its formula was not available to us.
 
     Args:
-        window: D1, the timesteps (lowest, highest) between which guidance acts; outside, w = 1.
-        fade: D1, the power of t/T that guidance is scaled by: 0 for none, larger ends it sooner
+        interval: D1, the timesteps (lowest, highest) between which guidance acts; outside, w = 1.
+        power: D1, the power of t/T that guidance is scaled by: 0 for none, larger ends it sooner
             on the way to the image.
-        mirrored: D2, whether the auxiliary chain climbs under the guidance of the way back.
+        guide_inversion: D2, whether the auxiliary chain climbs under the guidance of the way back.
         anchor: D3, the share in [0, 1] of the distance to the stored chain that every step of the
             way back is pulled by.
         clip: D3, the most that guidance may add to the noise, in units of the RMS of ε_c.
     """
 
-    window: tuple[float, float] = (0.0, 1000.0)
-    fade: float = 0.0
-    mirrored: bool = False
+    interval: tuple[float, float] = (0.0, 1000.0)
+    power: float = 0.0
+    guide_inversion: bool = False
     anchor: float = 0.0
     clip: float = math.inf
 
     def __post_init__(self) -> None:
-        low, high = self.window
-        if not (low <= high and self.fade >= 0 and 0 <= self.anchor <= 1 and self.clip > 0):
+        low, high = self.interval
+        if not (low <= high and self.power >= 0 and 0 <= self.anchor <= 1 and self.clip > 0):
             raise ValueError(
-                "expected window = (lowest, highest), fade ≥ 0, anchor in [0, 1] and clip > 0, "
+                "expected interval = (lowest, highest), power ≥ 0, anchor in [0, 1] and clip > 0, "
                 f"got {self}"
             )
 
-    def share(self, t: Tensor) -> Tensor:
+    def weight(self, t: Tensor) -> Tensor:
         """How much of w − 1 acts at timesteps t, in [0, 1]."""
-        low, high = self.window
-        return (t / 1000) ** self.fade * ((t >= low) & (t <= high))
+        low, high = self.interval
+        return (t / 1000) ** self.power * ((t >= low) & (t <= high))
 
 
 # Fading, mirrored guidance: among the best for edits of the forms measured, and exact at any w.
 # Below t = 600 what fading leaves of it changes edits too little to pay for a second network row.
-DYNAMIC = Dynamic(window=(600.0, 1000.0), fade=4.0, mirrored=True)
+DEFAULT_SCHEDULE = GuidanceSchedule(interval=(600.0, 1000.0), power=4.0, guide_inversion=True)
 
 
 @dataclass(frozen=True)
@@ -64,53 +64,55 @@ class Condition:
         null: encoded negative prompt, usually of the empty prompt [1 or B, L, D].
         guidance_scale: w in ε_u + w(ε_c − ε_u); 1 is plain conditional, 0 unconditional.
         prompt: the words, for labels.
-        dynamic: how w changes over a walk; by default it does not.
+        schedule: how w changes over a walk; by default it does not.
     """
 
     text: Tensor
     null: Tensor
     guidance_scale: float = 1.0
     prompt: str = ""
-    dynamic: Dynamic | None = None
+    schedule: GuidanceSchedule | None = None
 
-    def at(self, guidance_scale: float, dynamic: Dynamic | None = None) -> Condition:
-        """The same prompt under another guidance scale, constant unless `dynamic` is given."""
-        return replace(self, guidance_scale=guidance_scale, dynamic=dynamic)
+    def with_guidance(
+        self, guidance_scale: float, schedule: GuidanceSchedule | None = None
+    ) -> Condition:
+        """The same prompt under another guidance scale, constant unless `schedule` is given."""
+        return replace(self, guidance_scale=guidance_scale, schedule=schedule)
 
     @property
     def climb(self) -> Condition:
         """What the dual chain is to be inverted under: w = 1, unless guidance is mirrored."""
-        return self if self.dynamic and self.dynamic.mirrored else self.at(1)
+        return self if self.schedule and self.schedule.guide_inversion else self.with_guidance(1)
 
-    def rows(self, start: int, stop: int, of: int) -> Condition:
+    def samples(self, start: int, stop: int, of: int) -> Condition:
         """The part for some samples of a batch `of` so many."""
-        text, null = _rows(self.text, of), _rows(self.null, of)
+        text, null = _expand_prompts(self.text, of), _expand_prompts(self.null, of)
         return replace(self, text=text[start:stop], null=null[start:stop])
 
     def scale(self, t: Tensor) -> Tensor:
         """The guidance scale w at timesteps t, float64 on the CPU."""
-        if self.dynamic is None:
+        if self.schedule is None:
             return torch.full(t.shape, self.guidance_scale, dtype=torch.float64)
-        return 1 + (self.guidance_scale - 1) * self.dynamic.share(t.cpu().double())
+        return 1 + (self.guidance_scale - 1) * self.schedule.weight(t.cpu().double())
 
     def guided(self, unconditional: Tensor, conditional: Tensor, t: Tensor) -> Tensor:
         """Guided noise ε_u + w(ε_c − ε_u) [B, C, H, W] at timesteps t, [] or [B]."""
         w, change = self.scale(t).to(conditional), conditional - unconditional
         w = w.reshape(-1, 1, 1, 1)
-        if self.dynamic is None or self.dynamic.clip == math.inf:
+        if self.schedule is None or self.schedule.clip == math.inf:
             return unconditional + w * change
         push = (w - 1) * change
-        most = self.dynamic.clip * _rms(conditional) / _rms(push)
+        most = self.schedule.clip * _rms(conditional) / _rms(push)
         return conditional + push * most.nan_to_num(1.0, 1.0).clamp(max=1)
 
-    def same(self, other: Condition) -> bool:
+    def equivalent(self, other: Condition) -> bool:
         """Whether the network gives the same noise under both."""
         if self.guidance_scale != other.guidance_scale:
             return False
         # Where dynamic control lifts w = 0 to 1 the prompt is asked after all.
-        ends = [(self.text, other.text)] * (self.guidance_scale != 0 or self.dynamic is not None)
+        ends = [(self.text, other.text)] * (self.guidance_scale != 0 or self.schedule is not None)
         ends += [(self.null, other.null)] * (self.guidance_scale != 1)
-        alike = self.guidance_scale == 1 or self.dynamic == other.dynamic
+        alike = self.guidance_scale == 1 or self.schedule == other.schedule
         return alike and all(torch.equal(mine, theirs) for mine, theirs in ends)
 
 
@@ -120,7 +122,7 @@ class Denoiser(Protocol):
     name: str  # tells two models apart
 
     @property
-    def rows(self) -> int:
+    def nfe(self) -> int:
         """Network rows evaluated so far."""
         ...
 
@@ -136,7 +138,7 @@ class Denoiser(Protocol):
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def guide(predict: Predict, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+def guided_noise(predict: Predict, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
     """Guided noise ε_u + w(ε_c − ε_u) at one network row per sample if all w are 0 or 1, else two.
 
     Args:
@@ -150,7 +152,7 @@ def guide(predict: Predict, x: Tensor, t: Tensor, condition: Condition) -> Tenso
     rows = len(x)
     t = t.expand(rows)
     w = condition.scale(t)
-    text, null = _rows(condition.text, rows), _rows(condition.null, rows)
+    text, null = _expand_prompts(condition.text, rows), _expand_prompts(condition.null, rows)
     if (w == 1).all():
         return predict(x, t, text)
     if (w == 0).all():
@@ -160,16 +162,16 @@ def guide(predict: Predict, x: Tensor, t: Tensor, condition: Condition) -> Tenso
     return condition.guided(unconditional, conditional, t)
 
 
-def steer(
+def guide_known(
     model: Denoiser, x: Tensor, t: Tensor, condition: Condition, conditional: Tensor
 ) -> Tensor:
     """Guided noise whose conditional part is known already: a network row if w ≠ 1 at t ([])."""
     if condition.scale(t) == 1:
         return conditional
-    return condition.guided(model(x, t, condition.at(0)), conditional, t)
+    return condition.guided(model(x, t, condition.with_guidance(0)), conditional, t)
 
 
-def _rows(text: Tensor, rows: int) -> Tensor:
+def _expand_prompts(text: Tensor, rows: int) -> Tensor:
     if rows % len(text):
         raise ValueError(
             f"expected one prompt or one for each of {rows} latents, got {len(text)} prompts"

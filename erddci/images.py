@@ -1,4 +1,4 @@
-"""Reading pictures: whatever comes in, a square RGB picture goes out, and every change is said."""
+"""Reading images: whatever comes in, a square RGB image goes out, and every change is said."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-Picture = str | Path | Image.Image | np.ndarray
+ImageInput = str | Path | Image.Image | np.ndarray
 
 
 class ImageChanged(UserWarning):
-    """Says how a picture was converted on its way to the model."""
+    """Says how an image was converted on its way to the model."""
 
 
-def open_image(source: Picture, size: int) -> Image.Image:
-    """Read a picture as `size` × `size` RGB.
+def open_image(source: ImageInput, size: int) -> Image.Image:
+    """Read an image as `size` × `size` RGB.
 
     It is turned upright as its EXIF orientation says, laid on white where it is transparent,
     scaled to 8 bits, cropped to its central square and resized; an `ImageChanged` warning lists
-    what was done.  A picture that already fits comes back as it is.
+    what was done.  An image that already fits comes back as it is.
 
     Args:
         source: a path, a PIL image, or an array [H, W] or [H, W, 1, 3 or 4] of uint8, uint16 or
@@ -28,9 +28,9 @@ def open_image(source: Picture, size: int) -> Image.Image:
 
     Raises:
         FileNotFoundError: no file at the path.
-        ValueError: not a picture, or an array of another shape, type or range.
+        ValueError: not an image, or an array of another shape, type or range.
     """
-    name, changes = "the picture", []
+    name, changes = "the image", []
     if isinstance(source, str | Path):
         name = Path(source).name
         source = _read(Path(source), changes)
@@ -62,10 +62,10 @@ def check_pair(reference: np.ndarray, image: np.ndarray, batched: bool = False) 
     """Refuse what cannot be compared pixel by pixel.
 
     Raises:
-        ValueError: other than two pictures [H, W, 3], or with `batched` two batches of them
+        ValueError: other than two images [H, W, 3], or with `batched` two batches of them
             [B, H, W, 3], of one size and of floats in [0, 1].
     """
-    kind, ndim = ("batches [B, H, W, 3]", 4) if batched else ("pictures [H, W, 3]", 3)
+    kind, ndim = ("batches [B, H, W, 3]", 4) if batched else ("images [H, W, 3]", 3)
     if reference.shape != image.shape or image.ndim != ndim or image.shape[-1] != 3:
         raise ValueError(
             f"expected two {kind} of one size, got {reference.shape} and {image.shape}"
@@ -81,10 +81,10 @@ def check_pair(reference: np.ndarray, image: np.ndarray, batched: bool = False) 
 
 def _read(path: Path, changes: list[str]) -> Image.Image:
     if not path.is_file():
-        raise FileNotFoundError(f"no picture at {path}: check the path and its spelling")
+        raise FileNotFoundError(f"no image at {path}: check the path and its spelling")
     try:
         image = Image.open(path)
-        # Pillow keeps the upper bytes of coloured 16-bit pictures without a word.
+        # Pillow keeps the upper bytes of coloured 16-bit images without a word.
         if image.mode.startswith(("RGB", "LA")) and any("16" in str(t[3]) for t in image.tile):
             changes.append("scaled from 16 to 8 bits")
         image.load()
@@ -92,7 +92,7 @@ def _read(path: Path, changes: list[str]) -> Image.Image:
         # Pillow's words for an unknown format hold the whole path, which may be a temporary one.
         why = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(
-            f"{path.name} is not a picture that can be read ({why}): expected PNG, JPEG, …"
+            f"{path.name} is not an image that can be read ({why}): expected PNG, JPEG, …"
         ) from error
     return image
 
@@ -120,7 +120,7 @@ def _as_rgb(image: Image.Image, changes: list[str]) -> Image.Image:
         values = np.asarray(image)
         if image.mode == "F" or values.min() < 0 or values.max() > 65535:
             raise ValueError(
-                f"expected 8 or 16 bits a channel, got a picture of mode {image.mode} with values "
+                f"expected 8 or 16 bits a channel, got an image of mode {image.mode} with values "
                 f"from {values.min()} to {values.max()}: convert it first"
             )
         changes.append("scaled from 16 to 8 bits and repeated from grey to RGB")

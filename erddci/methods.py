@@ -3,8 +3,8 @@
 A method is a pair of functions of one shape:
 
 * ``method(model, x, condition, grid, **options)`` walks from an image to noise, and
-* ``method_back(model, path, condition, after)`` walks back along what the first one returned;
-  `after(x, i)` may change the latent with which each step arrives at node i.
+* ``method_back(model, path, condition, callback)`` walks back along what the first one returned;
+  `callback(x, i)` may change the latent with which each step arrives at node i.
 
 Both return a `Trajectory`.  A method sees a model only as ``model(x, t, condition) -> ε``;
 guidance is the condition's business, noise levels are the grid's.  The symbols are those of
@@ -25,48 +25,48 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from erddci.grid import Grid
-from erddci.guidance import Condition, Denoiser, steer
+from erddci.guidance import Condition, Denoiser, guide_known
 from erddci.trajectory import Trajectory
 
 # A step from node i − 1 to node i cannot ask for the noise at x_i, which it does not have yet.
 # Both conventions ask at x_{i−1}; they differ in the timestep that the network is told.
-LAGS = {"target": 0, "source": -1}
+TIMESTEPS = {"next": 0, "current": -1}
 
-After = Callable[[Tensor, int], Tensor]
+Callback = Callable[[Tensor, int], Tensor]
 
 
-def same(x: Tensor, i: int) -> Tensor:
+def identity(x: Tensor, i: int) -> Tensor:
     """Leave the latent at node i as it is."""
     return x
 
 
 def ddim(
-    model: Denoiser, x: Tensor, condition: Condition, grid: Grid, *, asks: str = "target"
+    model: Denoiser, x: Tensor, condition: Condition, grid: Grid, *, timestep: str = "next"
 ) -> Trajectory:
     """Ordinary DDIM inversion: N network calls, exact only in the limit of small steps.
 
-    `asks` is the timestep told to the network: "target" t_i as most code does, "source" t_{i−1}
+    `timestep` is the timestep told to the network: "target" t_i as most code does, "source" t_{i−1}
     as textbooks do.
 
     Source: DDIM (Song et al. 2021, 2010.02502), section 4.3.
     """
-    lag, xs = _lag(asks), [x]
-    for i in grid.up():
-        eps = model(x, grid.t[i + lag], condition)
-        x = grid.move(x, eps, i - 1, i)
+    shift, xs = _timestep_shift(timestep), [x]
+    for i in grid.inversion_nodes():
+        eps = model(x, grid.t[i + shift], condition)
+        x = grid.step(x, eps, i - 1, i)
         xs.append(x)
     return Trajectory(grid, torch.stack(xs), condition)
 
 
-def ddim_back(
-    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+def ddim_sample(
+    model: Denoiser, path: Trajectory, condition: Condition, callback: Callback = identity
 ) -> Trajectory:
     """DDIM sampling from the noise that inversion found, at N network calls."""
-    grid, x = path.grid, path.noise
+    grid, x = path.grid, path.xT
     xs = [x]
-    for i in grid.down():
+    for i in grid.sampling_nodes():
         eps = model(x, grid.t[i], condition)
-        x = after(grid.move(x, eps, i, i - 1), i - 1)
+        x = callback(grid.step(x, eps, i, i - 1), i - 1)
         xs.append(x)
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
@@ -74,7 +74,7 @@ def ddim_back(
 def fixed_point(
     model: Denoiser, x: Tensor, condition: Condition, grid: Grid, *, rounds: int = 10
 ) -> Trajectory:
-    """Fixed-point inversion: solve x_i = move(x_{i−1}, ε(x_i, t_i)), which DDIM's way back undoes.
+    """Fixed-point inversion: solve x_i = ddim_step(x_{i−1}, ε(x_i, t_i)), which DDIM's way back undoes.
 
     `rounds` substitutions a step; one round is DDIM inversion.  Where guidance makes the step no
     contraction, rounds do not converge.
@@ -83,10 +83,10 @@ def fixed_point(
     """
     _check_rounds(rounds)
     xs = [x]
-    for i in grid.up():
+    for i in grid.inversion_nodes():
         start = x
         for _ in range(rounds):
-            x = grid.move(start, model(x, grid.t[i], condition), i - 1, i)
+            x = grid.step(start, model(x, grid.t[i], condition), i - 1, i)
         xs.append(x)
     return Trajectory(grid, torch.stack(xs), condition)
 
@@ -111,11 +111,11 @@ def aidi(
         raise ValueError(f"expected mixing to be one of {', '.join(MIXINGS)}, got {mixing!r}")
     _check_rounds(rounds)
     xs = [x]
-    for i in grid.up():
+    for i in grid.inversion_nodes():
         start, asked, answers = x, [x], []
         for _ in range(rounds):
             eps = model(asked[-1], grid.t[i], condition)
-            answers.append(grid.move(start, eps, i - 1, i))
+            answers.append(grid.step(start, eps, i - 1, i))
             asked.append(MIXINGS[mixing](asked[-window:], answers[-window:]))
         x = asked[-1]
         xs.append(x)
@@ -140,12 +140,12 @@ def renoise(
     """
     _check_rounds(average)
     xs = [x]
-    for i in grid.up():
+    for i in grid.inversion_nodes():
         start, noises = x, []
         for _ in range(rounds + 1):
             noises.append(model(x, grid.t[i], condition))
-            x = grid.move(start, noises[-1], i - 1, i)
-        x = grid.move(start, torch.stack(noises[-average:]).mean(0), i - 1, i)
+            x = grid.step(start, noises[-1], i - 1, i)
+        x = grid.step(start, torch.stack(noises[-average:]).mean(0), i - 1, i)
         xs.append(x)
     return Trajectory(grid, torch.stack(xs), condition)
 
@@ -163,19 +163,19 @@ def spdinv(
     """SPDInv: descend on the squared gap of the fixed point, by gradients through the network.
 
     Each step starts from DDIM inversion's and stops below `tolerance` (mean square) or after
-    `rounds`.  Walk back with `negative_prompt_back`, as the authors do.
+    `rounds`.  Walk back with `negative_prompt_sample`, as the authors do.
 
     Source: SPDInv (Li et al. 2024, 2403.11105).
     """
 
     def gap(z: Tensor, start: Tensor, i: int) -> Tensor:
-        landed = grid.move(start, model(z, grid.t[i], condition), i - 1, i)
+        landed = grid.step(start, model(z, grid.t[i], condition), i - 1, i)
         return (z - landed).square().flatten(1).mean(1)
 
     xs = [x]
-    for i in grid.up():
-        z = grid.move(x, model(x, grid.t[i], condition), i - 1, i)
-        x = _descend(z, partial(gap, start=x, i=i), rounds, learning_rate, tolerance)
+    for i in grid.inversion_nodes():
+        z = grid.step(x, model(x, grid.t[i], condition), i - 1, i)
+        x = _adam_per_sample(z, partial(gap, start=x, i=i), rounds, learning_rate, tolerance)
         xs.append(x)
     return Trajectory(grid, torch.stack(xs), condition)
 
@@ -198,96 +198,96 @@ def null_text(
 
     Source: null-text inversion (Mokady et al. 2022, 2211.09794).
     """
-    path, w = ddim(model, x, condition.at(1), grid), condition.guidance_scale
+    path, w = ddim(model, x, condition.with_guidance(1), grid), condition.guidance_scale
 
     def step(null: Tensor, x: Tensor, eps: Tensor, i: int) -> Tensor:
-        unconditional = model(x, grid.t[i], replace(condition, null=null).at(0))
-        return grid.move(x, condition.guided(unconditional, eps, grid.t[i]), i, i - 1)
+        unconditional = model(x, grid.t[i], replace(condition, null=null).with_guidance(0))
+        return grid.step(x, condition.guided(unconditional, eps, grid.t[i]), i, i - 1)
 
     def miss(null: Tensor, x: Tensor, eps: Tensor, i: int) -> Tensor:
         return (step(null, x, eps, i) - path.xs[i - 1]).square().flatten(1).mean(1)
 
-    x, null = path.noise, condition.null.expand(len(x), -1, -1)
-    nulls = [null] * grid.steps  # what they stay at w = 1, where they have no say
-    for i in grid.down() if w != 1 else ():
-        here = {"x": x, "eps": model(x, grid.t[i], condition.at(1)), "i": i}
-        done = 1 - i / grid.steps
+    x, null = path.xT, condition.null.expand(len(x), -1, -1)
+    nulls = [null] * grid.num_steps  # what they stay at w = 1, where they have no say
+    for i in grid.sampling_nodes() if w != 1 else ():
+        here = {"x": x, "eps": model(x, grid.t[i], condition.with_guidance(1)), "i": i}
+        done = 1 - i / grid.num_steps
         rate, enough = learning_rate * (1 - done / 2), tolerance * (1 + 100 * done)
-        null = nulls[i - 1] = _descend(null, partial(miss, **here), rounds, rate, enough)
+        null = nulls[i - 1] = _adam_per_sample(null, partial(miss, **here), rounds, rate, enough)
         x = step(null, **here)
     return replace(path, condition=condition, kept={"null": torch.stack(nulls)})
 
 
-def null_text_back(
-    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+def null_text_sample(
+    model: Denoiser, path: Trajectory, condition: Condition, callback: Callback = identity
 ) -> Trajectory:
     """DDIM sampling in which every step has its own null embedding."""
-    grid, x = path.grid, path.noise
+    grid, x = path.grid, path.xT
     xs = [x]
-    for i in grid.down():
+    for i in grid.sampling_nodes():
         eps = model(x, grid.t[i], replace(condition, null=path.kept["null"][i - 1]))
-        x = after(grid.move(x, eps, i, i - 1), i - 1)
+        x = callback(grid.step(x, eps, i, i - 1), i - 1)
         xs.append(x)
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
 
 def negative_prompt(
-    model: Denoiser, x: Tensor, condition: Condition, grid: Grid, *, asks: str = "target"
+    model: Denoiser, x: Tensor, condition: Condition, grid: Grid, *, timestep: str = "next"
 ) -> Trajectory:
     """Negative-prompt inversion: DDIM inversion at w = 1, whatever the condition's w.
 
     Source: negative-prompt inversion (Miyake et al. 2023, 2305.16807).
     """
-    return ddim(model, x, condition.at(1), grid, asks=asks)
+    return ddim(model, x, condition.with_guidance(1), grid, timestep=timestep)
 
 
-def negative_prompt_back(
-    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+def negative_prompt_sample(
+    model: Denoiser, path: Trajectory, condition: Condition, callback: Callback = identity
 ) -> Trajectory:
     """DDIM sampling with the source prompt in place of the null one.
 
     Under the source prompt both rows of guidance agree, so every w walks as w = 1 does.
     """
-    return ddim_back(model, path, replace(condition, null=path.condition.text), after)
+    return ddim_sample(model, path, replace(condition, null=path.condition.text), callback)
 
 
-def proximal_back(
+def proximal_sample(
     model: Denoiser,
     path: Trajectory,
     condition: Condition,
-    after: After = same,
+    callback: Callback = identity,
     *,
     quantile: float = 0.7,
-    below: int = 400,
-    reach: int = 1,
+    freeze_below_t: int = 400,
+    dilation: int = 1,
 ) -> Trajectory:
     """Negative-prompt sampling that is guided only where guidance is strong.
 
     Of the difference that guidance scales, entries below the `quantile` of its magnitude are set
-    to zero.  Below timestep `below`, the latents away from all others (by `reach` latent pixels)
+    to zero.  Below timestep `freeze_below_t`, the latents away from all others (by `dilation` latent pixels)
     are put back on the inverted path, so under the source prompt the walk ends on it.
 
     Source: ProxEdit (Han et al. 2023, 2306.05414), with hard thresholds.
     """
-    grid, x = path.grid, path.noise
+    grid, x = path.grid, path.xT
     xs = [x]
-    for i in grid.down():
-        source = model(x, grid.t[i], path.condition.at(1))
-        difference = model(x, grid.t[i], condition.at(1)) - source
+    for i in grid.sampling_nodes():
+        source = model(x, grid.t[i], path.condition.with_guidance(1))
+        difference = model(x, grid.t[i], condition.with_guidance(1)) - source
         size = difference.abs().flatten(1)
         strong = (size > size.quantile(quantile, 1, True)).reshape(x.shape).to(x)
         eps = condition.guided(source, source + strong * difference, grid.t[i])
-        x = grid.move(x, eps, i, i - 1)
-        if grid.t[i] < below:
-            near = F.max_pool2d(strong, 2 * reach + 1, stride=1, padding=reach)
+        x = grid.step(x, eps, i, i - 1)
+        if grid.t[i] < freeze_below_t:
+            near = F.max_pool2d(strong, 2 * dilation + 1, stride=1, padding=dilation)
             x = torch.where(near > 0, x, path.xs[i - 1])
-        x = after(x, i - 1)
+        x = callback(x, i - 1)
         xs.append(x)
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
 
 def direct(
-    model: Denoiser, x: Tensor, condition: Condition, grid: Grid, *, asks: str = "target"
+    model: Denoiser, x: Tensor, condition: Condition, grid: Grid, *, timestep: str = "next"
 ) -> Trajectory:
     """Direct (PnP) Inversion: DDIM inversion at w = 1, and what each guided step misses it by.
 
@@ -295,25 +295,25 @@ def direct(
 
     Source: Direct Inversion (Ju et al. 2023, 2310.01506).
     """
-    path, offsets = ddim(model, x, condition.at(1), grid, asks=asks), []
-    x = path.noise
-    for i in grid.down():
-        x = grid.move(x, model(x, grid.t[i], condition), i, i - 1)
+    path, offsets = ddim(model, x, condition.with_guidance(1), grid, timestep=timestep), []
+    x = path.xT
+    for i in grid.sampling_nodes():
+        x = grid.step(x, model(x, grid.t[i], condition), i, i - 1)
         offsets.append(path.xs[i - 1] - x)
         x = x + offsets[-1]  # as the way back will find it, to the last bit
     kept = {"offset": torch.stack(offsets[::-1])}
     return replace(path, condition=condition, kept=kept)
 
 
-def direct_back(
-    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+def direct_sample(
+    model: Denoiser, path: Trajectory, condition: Condition, callback: Callback = identity
 ) -> Trajectory:
     """DDIM sampling, put back on the inverted path by an offset after every step."""
-    grid, x = path.grid, path.noise
+    grid, x = path.grid, path.xT
     xs = [x]
-    for i in grid.down():
-        x = grid.move(x, model(x, grid.t[i], condition), i, i - 1)
-        x = after(x + path.kept["offset"][i - 1], i - 1)
+    for i in grid.sampling_nodes():
+        x = grid.step(x, model(x, grid.t[i], condition), i, i - 1)
+        x = callback(x + path.kept["offset"][i - 1], i - 1)
         xs.append(x)
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
@@ -335,25 +335,25 @@ def edit_friendly(
     Source: edit-friendly DDPM noise space (Huberman-Spiegelglas et al. 2023, 2304.06140).
     """
     generator = generator or torch.Generator().manual_seed(0)
-    noise = torch.randn(grid.steps, 1, *x.shape[1:], generator=generator, dtype=torch.float64)
-    xs = torch.stack([x, *(grid.noised(x, n.to(x), i) for i, n in enumerate(noise, 1))])
+    noise = torch.randn(grid.num_steps, 1, *x.shape[1:], generator=generator, dtype=torch.float64)
+    xs = torch.stack([x, *(grid.add_noise(x, n.to(x), i) for i, n in enumerate(noise, 1))])
     x, maps = xs[-1], []
-    for i in grid.down():
-        mean = grid.move(x, model(x, grid.t[i], condition), i, i - 1, grid.spread(i))
+    for i in grid.sampling_nodes():
+        mean = grid.step(x, model(x, grid.t[i], condition), i, i - 1, grid.ddpm_std(i))
         maps.append(xs[i - 1] - mean)
         x = mean + maps[-1]  # as the way back will find it, to the last bit
     return Trajectory(grid, xs, condition, {"map": torch.stack(maps[::-1])})
 
 
-def edit_friendly_back(
-    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+def edit_friendly_sample(
+    model: Denoiser, path: Trajectory, condition: Condition, callback: Callback = identity
 ) -> Trajectory:
     """DDPM sampling with the kept noise maps in place of fresh noise."""
-    grid, x = path.grid, path.noise
+    grid, x = path.grid, path.xT
     xs = [x]
-    for i in grid.down():
-        mean = grid.move(x, model(x, grid.t[i], condition), i, i - 1, grid.spread(i))
-        x = after(mean + path.kept["map"][i - 1], i - 1)
+    for i in grid.sampling_nodes():
+        mean = grid.step(x, model(x, grid.t[i], condition), i, i - 1, grid.ddpm_std(i))
+        x = callback(mean + path.kept["map"][i - 1], i - 1)
         xs.append(x)
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
@@ -371,35 +371,35 @@ def edict(
     if not 0 < p <= 1:
         raise ValueError(f"expected p in (0, 1], got {p}: undoing the mixing divides by it")
     pairs = [torch.stack([x, x])]
-    for i in grid.up():
-        x, y = _turn(pairs[-1], i)
+    for i in grid.inversion_nodes():
+        x, y = _swap_on_odd(pairs[-1], i)
         y = (y - (1 - p) * x) / p
         x = (x - (1 - p) * y) / p
-        y = grid.move(y, model(x, grid.t[i], condition), i - 1, i)
-        x = grid.move(x, model(y, grid.t[i], condition), i - 1, i)
-        pairs.append(_turn(torch.stack([x, y]), i))
+        y = grid.step(y, model(x, grid.t[i], condition), i - 1, i)
+        x = grid.step(x, model(y, grid.t[i], condition), i - 1, i)
+        pairs.append(_swap_on_odd(torch.stack([x, y]), i))
     xs, ys = torch.stack(pairs, dim=1)
     return Trajectory(grid, xs, condition, {"y": ys, "p": torch.tensor(p, dtype=torch.float64)})
 
 
-def edict_back(
-    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+def edict_sample(
+    model: Denoiser, path: Trajectory, condition: Condition, callback: Callback = identity
 ) -> Trajectory:
     """Undo `edict` step by step: the same calls in reverse order."""
     grid, p = path.grid, path.kept["p"]
-    pairs = [torch.stack([path.noise, path.kept["y"][-1]])]
-    for i in grid.down():
-        x, y = _turn(pairs[-1], i)
-        x = grid.move(x, model(y, grid.t[i], condition), i, i - 1)
-        y = grid.move(y, model(x, grid.t[i], condition), i, i - 1)
+    pairs = [torch.stack([path.xT, path.kept["y"][-1]])]
+    for i in grid.sampling_nodes():
+        x, y = _swap_on_odd(pairs[-1], i)
+        x = grid.step(x, model(y, grid.t[i], condition), i, i - 1)
+        y = grid.step(y, model(x, grid.t[i], condition), i, i - 1)
         x = p * x + (1 - p) * y
         y = p * y + (1 - p) * x
-        pairs.append(_turn(torch.stack([after(x, i - 1), after(y, i - 1)]), i))
+        pairs.append(_swap_on_odd(torch.stack([callback(x, i - 1), callback(y, i - 1)]), i))
     xs, ys = torch.stack(pairs[::-1], dim=1)
     return replace(path, xs=xs, condition=condition, kept={**path.kept, "y": ys})
 
 
-def _turn(pair: Tensor, i: int) -> Tensor:
+def _swap_on_odd(pair: Tensor, i: int) -> Tensor:
     # EDICT's chains take turns to go first.
     return pair.flip(0) if i % 2 else pair
 
@@ -417,7 +417,7 @@ def bdia(
     if not 0 <= gamma <= 1:
         raise ValueError(f"expected gamma in [0, 1], got {gamma}")
     return _two_step(
-        model, x, condition, grid, torch.full((grid.steps,), gamma, dtype=torch.float64)
+        model, x, condition, grid, torch.full((grid.num_steps,), gamma, dtype=torch.float64)
     )
 
 
@@ -442,32 +442,32 @@ def _two_step(
     is nothing to solve and x_{i→i+1} is taken.
     """
     xs = [x]
-    for n in grid.up():
+    for n in grid.inversion_nodes():
         i, x = n - 1, xs[-1]
         eps = model(x, grid.t[i], condition)
-        step = grid.move(x, eps, i, n)
+        step = grid.step(x, eps, i, n)
         if gamma[i] != 0 and i > 0:
-            step = step + (xs[i - 1] - grid.move(x, eps, i, i - 1)) / gamma[i]
+            step = step + (xs[i - 1] - grid.step(x, eps, i, i - 1)) / gamma[i]
         xs.append(step)
     return Trajectory(grid, torch.stack(xs), condition, {"gamma": gamma})
 
 
-def two_step_back(
-    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+def two_step_sample(
+    model: Denoiser, path: Trajectory, condition: Condition, callback: Callback = identity
 ) -> Trajectory:
     """Walk BDIA's or O-BELM's formula down from the last two latents of the path."""
     grid, gamma = path.grid, path.kept["gamma"]
     xs = [path.xs[-1], path.xs[-2]]
-    for i in range(grid.steps - 1, 0, -1):
+    for i in range(grid.num_steps - 1, 0, -1):
         above, x = xs[-2:]
         eps = model(x, grid.t[i], condition)
-        excess = above - grid.move(x, eps, i, i + 1)
-        xs.append(after(grid.move(x, eps, i, i - 1) + gamma[i] * excess, i - 1))
+        excess = above - grid.step(x, eps, i, i + 1)
+        xs.append(callback(grid.step(x, eps, i, i - 1) + gamma[i] * excess, i - 1))
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
 
 def dual_chain(
-    model: Denoiser, x: Tensor, condition: Condition, grid: Grid, *, asks: str = "target"
+    model: Denoiser, x: Tensor, condition: Condition, grid: Grid, *, timestep: str = "next"
 ) -> Trajectory:
     """Dual-Chain Inversion: the auxiliary chain moves along the noise where the original arrives.
 
@@ -484,21 +484,23 @@ def dual_chain(
     Source: ERDDCI (Dai et al. 2024, 2410.14247), as its reconstruction code computes it; a guided
     auxiliary chain is our addition.
     """
-    lag, xs, plain = _lag(asks), [x], condition.at(1)
+    shift, xs, plain = _timestep_shift(timestep), [x], condition.with_guidance(1)
     z, zs, noise = x, [x], []
-    ahead = model(z, grid.t[1 + lag], plain)
-    for i in grid.up():
-        z = grid.move(z, ahead, i - 1, i)
-        arrived, ahead = _ask(model, z, grid, (i, min(i + 1 + lag, grid.steps)), plain)
-        arrived = steer(model, z, grid.t[i], condition, arrived)
-        x = grid.move(x, arrived, i - 1, i)
+    ahead = model(z, grid.t[1 + shift], plain)
+    for i in grid.inversion_nodes():
+        z = grid.step(z, ahead, i - 1, i)
+        arrived, ahead = _predict_at(
+            model, z, grid, (i, min(i + 1 + shift, grid.num_steps)), plain
+        )
+        arrived = guide_known(model, z, grid.t[i], condition, arrived)
+        x = grid.step(x, arrived, i - 1, i)
         zs, xs, noise = [*zs, z], [*xs, x], [*noise, arrived]
     kept = {"z": torch.stack(zs), "eps": torch.stack(noise)}
     return Trajectory(grid, torch.stack(xs), condition, kept)
 
 
-def dual_chain_back(
-    model: Denoiser, path: Trajectory, condition: Condition, after: After = same
+def dual_chain_sample(
+    model: Denoiser, path: Trajectory, condition: Condition, callback: Callback = identity
 ) -> Trajectory:
     """Retrace the auxiliary chain along ε(z_i, t_i) of the kept original chain.
 
@@ -507,22 +509,22 @@ def dual_chain_back(
     noise is asked for anew, and the chain leaves its track by the sum of Δσ times the difference
     of the two noises.
     """
-    grid, x, z, kept = path.grid, path.noise, path.kept["z"], path.kept["eps"]
-    known, plain = (c.same(path.condition) for c in (condition, condition.at(1)))
+    grid, x, z, kept = path.grid, path.xT, path.kept["z"], path.kept["eps"]
+    known, plain = (c.equivalent(path.condition) for c in (condition, condition.with_guidance(1)))
     xs = [x]
-    for i in grid.down():
+    for i in grid.sampling_nodes():
         if known:
             eps = kept[i - 1]
         elif plain:
-            eps = steer(model, z[i], grid.t[i], condition, kept[i - 1])
+            eps = guide_known(model, z[i], grid.t[i], condition, kept[i - 1])
         else:
             eps = model(z[i], grid.t[i], condition)
-        x = after(grid.move(x, eps, i, i - 1), i - 1)
+        x = callback(grid.step(x, eps, i, i - 1), i - 1)
         xs.append(x)
     return replace(path, xs=torch.stack(xs[::-1]), condition=condition)
 
 
-def _descend(
+def _adam_per_sample(
     start: Tensor,
     loss: Callable[[Tensor], Tensor],
     rounds: int,
@@ -575,13 +577,13 @@ def _check_rounds(rounds: int) -> None:
         raise ValueError(f"expected at least one round, got {rounds}")
 
 
-def _lag(asks: str) -> int:
-    if asks not in LAGS:
-        raise ValueError(f"expected asks to be 'target' or 'source', got {asks!r}")
-    return LAGS[asks]
+def _timestep_shift(timestep: str) -> int:
+    if timestep not in TIMESTEPS:
+        raise ValueError(f"expected timestep to be 'next' or 'current', got {timestep!r}")
+    return TIMESTEPS[timestep]
 
 
-def _ask(
+def _predict_at(
     model: Denoiser, x: Tensor, grid: Grid, nodes: Sequence[int], condition: Condition
 ) -> list[Tensor]:
     """Noise in x at the timesteps of several nodes in one batch; a repeated node is asked once."""

@@ -12,9 +12,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DCon
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from erddci.grid import Grid, noise_of
-from erddci.guidance import Condition, guide
-from erddci.images import Picture, open_image
+from erddci.grid import Grid, to_epsilon
+from erddci.guidance import Condition, guided_noise
+from erddci.images import ImageInput, open_image
 
 EMBEDDED = Path(__file__).parent / "scenes" / "weights"
 
@@ -68,7 +68,7 @@ def load(
 
 
 class StableDiffusion:
-    """A latent diffusion model as a `Denoiser`, with the way from pictures to latents and back.
+    """A latent diffusion model as a `Denoiser`, with the way from images to latents and back.
 
     `rows` counts the network rows evaluated so far; `name` holds the label the model was loaded
     under and a fingerprint of its weights.
@@ -94,20 +94,22 @@ class StableDiffusion:
         if self.device.type == "mps":
             self.latent_dtype = torch.float32
             warnings.warn("MPS has no float64: exact means 1e-5 in latents here", stacklevel=2)
-        self.size = unet.config["sample_size"] * 2 ** (len(vae.config["block_out_channels"]) - 1)
+        self.resolution = unet.config["sample_size"] * 2 ** (
+            len(vae.config["block_out_channels"]) - 1
+        )
         self.alphas_cumprod = scheduler.alphas_cumprod.to(self.device, self.latent_dtype)
-        self.rows = 0
+        self.nfe = 0
         self.name = f"{label}@{_fingerprint(unet)}"
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Predict the guided noise ε [B, C, H, W] in latents x at timestep t ([] or [B])."""
-        return guide(self._predict, x, t.to(x.device), condition)
+        return guided_noise(self._predict, x, t.to(x.device), condition)
 
     def _predict(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        self.rows += len(x)
+        self.nfe += len(x)
         output = self.unet(x.to(self.dtype), t, text).sample.to(x.dtype)
         a = self.alphas_cumprod[t][:, None, None, None]
-        return noise_of(output, x, a, self.scheduler.config["prediction_type"])
+        return to_epsilon(output, x, a, self.scheduler.config["prediction_type"])
 
     def grid(self, steps: int) -> Grid:
         """The noise levels that the checkpoint's own scheduler visits in `steps` steps."""
@@ -151,25 +153,25 @@ class StableDiffusion:
                 f"{', '.join(words)}"
             )
 
-    def read(self, picture: Picture) -> np.ndarray:
-        """Read a picture as the model sees it: [size, size, 3], floats in [0, 1]."""
-        return np.asarray(open_image(picture, self.size), dtype=np.float32) / 255
+    def to_array(self, image: ImageInput) -> np.ndarray:
+        """Read an image as the model sees it: [size, size, 3], floats in [0, 1]."""
+        return np.asarray(open_image(image, self.resolution), dtype=np.float32) / 255
 
     @torch.no_grad()
-    def encode(self, picture: Picture | list[Picture]) -> Tensor:
-        """Encode one picture or several as latents [B, C, H, W], the mean of the VAE's posterior.
+    def encode(self, image: ImageInput | list[ImageInput]) -> Tensor:
+        """Encode one image or several as latents [B, C, H, W], the mean of the VAE's posterior.
 
-        Pictures are read by `erddci.images.open_image`, which says what it had to convert.
+        Images are read by `erddci.images.open_image`, which says what it had to convert.
         """
-        pictures = picture if isinstance(picture, list) else [picture]
-        images = torch.from_numpy(np.stack([self.read(each) for each in pictures]))
+        images = image if isinstance(image, list) else [image]
+        images = torch.from_numpy(np.stack([self.to_array(each) for each in images]))
         pixels = images.permute(0, 3, 1, 2).to(self.device, self.dtype)
         mean = self.vae.encode(pixels * 2 - 1).latent_dist.mean
         return mean.to(self.latent_dtype) * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> np.ndarray:
-        """Decode latents [B, C, H, W] to pictures [B, height, width, 3], floats in [0, 1]."""
+        """Decode latents [B, C, H, W] to images [B, height, width, 3], floats in [0, 1]."""
         scaled = (x / self.vae.config["scaling_factor"]).to(self.dtype)
         pixels = torch.cat([self.vae.decode(row).sample for row in scaled.split(8)])
         return pixels.permute(0, 2, 3, 1).div(2).add(0.5).clamp(0, 1).float().cpu().numpy()
@@ -183,8 +185,8 @@ class StableDiffusion:
         shape = (count, self.unet.config["in_channels"], side, side)
         x = torch.randn(shape, generator=generator, dtype=torch.float64)
         x = x.to(self.device, self.latent_dtype)
-        for i in grid.down():
-            x = grid.move(x, self(x, grid.t[i], condition), i, i - 1)
+        for i in grid.sampling_nodes():
+            x = grid.step(x, self(x, grid.t[i], condition), i, i - 1)
         return x
 
 

@@ -1,4 +1,4 @@
-"""Which token answers which: words and tokens of prompts, and how two prompts align.
+"""Which token mapping which: words and tokens of prompts, and how two prompts align.
 
 A CLIP tokenizer cuts a prompt into tokens, some words into several; the last token of a word ends
 in "</w>".  Attention maps have one channel a token, so every control that speaks of words needs
@@ -21,14 +21,14 @@ class Alignment:
     """How the tokens of target prompts answer those of source prompts.
 
     Args:
-        answers: share of each source token in each target token [B, L target, L source].
-        keeps: 1 for target tokens whose attention is taken from the source, 0 for those that
+        mapping: share of each source token in each target token [B, L target, L source].
+        mapped: 1 for target tokens whose attention is taken from the source, 0 for those that
             have none to take [B, L].
         weights: what the attention of each target token is multiplied by [B, L].
     """
 
-    answers: Tensor
-    keeps: Tensor
+    mapping: Tensor
+    mapped: Tensor
     weights: Tensor
 
 
@@ -48,7 +48,7 @@ def words_of(tokenizer: CLIPTokenizer, prompt: str) -> dict[int, tuple[str, list
     return found
 
 
-def mask(tokenizer: CLIPTokenizer, prompt: str, chosen: Iterable[str]) -> Tensor:
+def token_mask(tokenizer: CLIPTokenizer, prompt: str, chosen: Iterable[str]) -> Tensor:
     """Mark the tokens of some words of a prompt, wherever they occur: [L] of 0 and 1.
 
     Raises:
@@ -68,7 +68,7 @@ def mask(tokenizer: CLIPTokenizer, prompt: str, chosen: Iterable[str]) -> Tensor
     return marks
 
 
-def changes(tokenizer: CLIPTokenizer, source: str, target: str) -> tuple[Tensor, Tensor]:
+def changed_tokens(tokenizer: CLIPTokenizer, source: str, target: str) -> tuple[Tensor, Tensor]:
     """Mark the tokens of the source that the target lacks or replaces, and those that it brings.
 
     Returns:
@@ -111,23 +111,23 @@ def align(
         raise ValueError(f"expected kind to be 'replace' or 'refine', got {kind!r}")
     pairs = list(zip(sources, targets, strict=True))
     parts = [_align(tokenizer, source, target, kind) for source, target in pairs]
-    answers, keeps = (torch.stack(each) for each in zip(*parts, strict=True))
-    factors = torch.ones_like(keeps)
+    mapping, mapped = (torch.stack(each) for each in zip(*parts, strict=True))
+    factors = torch.ones_like(mapped)
     for word, factor in (weights or {}).items():
         # A word may be in some prompts of a batch alone.
         having = [n for n, t in enumerate(targets) if word.lower() in _names(tokenizer, t)]
         if not having:
-            mask(tokenizer, targets[0], [word])  # says what is wrong
+            token_mask(tokenizer, targets[0], [word])  # says what is wrong
         for n in having:
-            factors[n] *= 1 + (factor - 1) * mask(tokenizer, targets[n], [word])
-    return Alignment(answers, keeps, factors)
+            factors[n] *= 1 + (factor - 1) * token_mask(tokenizer, targets[n], [word])
+    return Alignment(mapping, mapped, factors)
 
 
 def _align(tokenizer: CLIPTokenizer, source: str, target: str, kind: str) -> tuple[Tensor, Tensor]:
-    """Answers [L, L] and keeps [L] of one pair of prompts."""
+    """Answers [L, L] and mapped [L] of one pair of prompts."""
     before, after = (list(words_of(tokenizer, prompt).values()) for prompt in (source, target))
     length = tokenizer.model_max_length
-    answers, keeps = torch.zeros(length, length), torch.zeros(length)
+    mapping, mapped = torch.zeros(length, length), torch.zeros(length)
     for tag, i, j, k, m in _blocks([w for w, _ in before], [w for w, _ in after]):
         if tag == "equal" or (tag == "replace" and kind == "replace"):
             old, new = before[i:j], after[k:m]
@@ -135,16 +135,16 @@ def _align(tokenizer: CLIPTokenizer, source: str, target: str, kind: str) -> tup
                 old, new = ([("", [p for _, places in e for p in places])] for e in (old, new))
             for (_, of), (_, places) in zip(old, new, strict=True):
                 if len(of) == len(places):
-                    answers[places, of] = 1
+                    mapping[places, of] = 1
                 else:  # what the old tokens see together is shared by the new ones
-                    answers[torch.tensor(places)[:, None], of] = 1 / len(places)
-                keeps[places] = 1
-    # The start answers the start; the end and its padding answer those of the source in order.
+                    mapping[torch.tensor(places)[:, None], of] = 1 / len(places)
+                mapped[places] = 1
+    # The start mapping the start; the end and its padding answer those of the source in order.
     ends = [1 + sum(len(places) for _, places in words) for words in (before, after)]
-    answers[0, 0] = keeps[0] = 1
+    mapping[0, 0] = mapped[0] = 1
     for place in range(ends[1], length):
-        answers[place, min(ends[0] + place - ends[1], length - 1)] = keeps[place] = 1
-    return answers, keeps
+        mapping[place, min(ends[0] + place - ends[1], length - 1)] = mapped[place] = 1
+    return mapping, mapped
 
 
 def _blocks(before: list[str], after: list[str]) -> Sequence[tuple[str, int, int, int, int]]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from erddci.grid import Grid, stable_diffusion_schedule
-from erddci.guidance import Condition, guide
+from erddci.grid import Grid, stable_diffusion_scheduler
+from erddci.guidance import Condition, guided_noise
 
 
 def three_clusters() -> Mixture:
@@ -24,19 +24,19 @@ class Mixture:
 
     Args:
         means: the centre of each component by name, each D numbers.
-        spread: standard deviation s of every component, positive.
+        std: standard deviation s of every component, positive.
 
     Source: the score of a Gaussian mixture in closed form; ε = −√(1 − ᾱ)·∇ log p(x).
     """
 
-    def __init__(self, means: dict[str, tuple[float, ...]], spread: float = 0.2) -> None:
-        if not means or spread <= 0:
-            raise ValueError(f"expected at least one mean and a positive spread, got {spread}")
+    def __init__(self, means: dict[str, tuple[float, ...]], std: float = 0.2) -> None:
+        if not means or std <= 0:
+            raise ValueError(f"expected at least one mean and a positive spread, got {std}")
         self.names = list(means)
         self.means = torch.tensor(list(means.values()), dtype=torch.float64)  # [K, D]
-        self.spread = spread
-        self.schedule = stable_diffusion_schedule()
-        self.rows = 0
+        self.std = std
+        self.scheduler = stable_diffusion_scheduler()
+        self.nfe = 0
         self.name = f"mixture of {', '.join(means)}"
 
     def condition(self, prompt: str = "", guidance_scale: float = 1.0) -> Condition:
@@ -62,16 +62,16 @@ class Mixture:
 
     def grid(self, steps: int) -> Grid:
         """The noise levels of a walk of `steps` steps, on Stable Diffusion's schedule."""
-        return Grid.from_scheduler(dict(self.schedule.config), steps)
+        return Grid.from_scheduler(dict(self.scheduler.config), steps)
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Guided noise in points x [B, D, 1, 1] at timestep t ([] or [B])."""
-        return guide(self._predict, x, t, condition)
+        return guided_noise(self._predict, x, t, condition)
 
     def _predict(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        self.rows += len(x)
-        alpha = self.schedule.alphas_cumprod[t].double()[:, None]  # [B, 1]
-        variance = alpha * self.spread**2 + 1 - alpha
+        self.nfe += len(x)
+        alpha = self.scheduler.alphas_cumprod[t].double()[:, None]  # [B, 1]
+        variance = alpha * self.std**2 + 1 - alpha
         away = x.flatten(1)[:, None] - alpha[..., None].sqrt() * self.means  # [B, K, D]
         weight = text[:, 0] - away.square().sum(2) / (2 * variance)  # [B, K]
         mean = (weight.softmax(1)[..., None] * away).sum(1)  # [B, D]
@@ -82,4 +82,4 @@ class Mixture:
         weights = self.condition(prompt).text[0, 0].exp()
         which = torch.multinomial(weights, count, replacement=True, generator=generator)
         noise = torch.randn(count, self.means.shape[1], generator=generator, dtype=torch.float64)
-        return (self.means[which] + self.spread * noise)[..., None, None]
+        return (self.means[which] + self.std * noise)[..., None, None]

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from erddci.grid import Grid
-from erddci.guidance import Condition, Dynamic
+from erddci.guidance import Condition, GuidanceSchedule
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Trajectory:
     kept: dict[str, Tensor] = field(default_factory=dict)
     method: str = ""
     model: str = ""
-    rows: float = 0.0
+    nfe: float = 0.0
 
     @property
-    def image(self) -> Tensor:
+    def x0(self) -> Tensor:
         """The latent at node 0 [B, C, H, W]."""
         return self.xs[0]
 
     @property
-    def noise(self) -> Tensor:
+    def xT(self) -> Tensor:
         """The latent at node N [B, C, H, W]."""
         return self.xs[-1]
 
@@ -59,13 +59,13 @@ class Trajectory:
         return torch.where(change == 0, 0, y.diff(dim=0) / change)
 
     @property
-    def estimates(self) -> Tensor:
+    def pred_x0(self) -> Tensor:
         """The clean latent that each step aimed at [N, B, C, H, W]: x̂_0 = x_i/√ᾱ_i − σ_i·ε."""
         shape = (-1, 1, 1, 1, 1)
         alphas = self.grid.alphas[1:].reshape(shape).to(self.xs)
         return (self.xs[1:] - (1 - alphas).sqrt() * self.eps) / alphas.sqrt()
 
-    def drift(self, other: Trajectory) -> Tensor:
+    def latent_error(self, other: Trajectory) -> Tensor:
         """Largest absolute difference of two walks at each node [N + 1, B], in latent units.
 
         Raises:
@@ -78,17 +78,17 @@ class Trajectory:
             )
         return (self.xs - other.xs.to(self.xs)).abs().flatten(2).amax(2)
 
-    def until(self, node: int) -> Trajectory:
+    def truncate(self, node: int) -> Trajectory:
         """The part of the walk between the image and a node, 1…N.
 
         Raises:
             ValueError: no such node.
         """
-        if not 1 <= node <= self.grid.steps:
-            raise ValueError(f"expected a node between 1 and {self.grid.steps}, got {node}")
+        if not 1 <= node <= self.grid.num_steps:
+            raise ValueError(f"expected a node between 1 and {self.grid.num_steps}, got {node}")
         grid = Grid(self.grid.t[: node + 1], self.grid.alphas[: node + 1])
         # Kept tensors count nodes or steps; what counts neither belongs to the whole walk.
-        ends = {self.grid.steps + 1: node + 1, self.grid.steps: node}
+        ends = {self.grid.num_steps + 1: node + 1, self.grid.num_steps: node}
         kept = {
             name: tensor[: ends[len(tensor)]] if tensor.ndim and len(tensor) in ends else tensor
             for name, tensor in self.kept.items()
@@ -102,7 +102,7 @@ class Trajectory:
             for name, tensor in self.kept.items()
         }
         samples = self.xs.shape[1]
-        condition = self.condition.rows(0, samples, samples)
+        condition = self.condition.samples(0, samples, samples)
         text, null = (e.repeat(times, 1, 1) for e in (condition.text, condition.null))
         condition = replace(condition, text=text, null=null)
         return replace(self, xs=self.xs.repeat(1, times, 1, 1, 1), kept=kept, condition=condition)
@@ -113,10 +113,10 @@ class Trajectory:
         words = {
             "method": self.method,
             "model": self.model,
-            "rows": self.rows,
+            "nfe": self.nfe,
             "guidance_scale": self.condition.guidance_scale,
             "prompt": self.condition.prompt,
-            "dynamic": self.condition.dynamic and asdict(self.condition.dynamic),
+            "schedule": self.condition.schedule and asdict(self.condition.schedule),
         }
         tensors = {
             "t": self.grid.t,
@@ -149,10 +149,10 @@ class Trajectory:
         except Exception as error:
             raise ValueError(f"{path} holds no trajectory: expected a file of `save`") from error
         kept = {n.removeprefix("kept."): v for n, v in tensors.items() if n.startswith("kept.")}
-        dynamic = words.pop("dynamic", None)
-        if dynamic:
-            dynamic = Dynamic(**dynamic | {"window": tuple(dynamic["window"])})
+        schedule = words.pop("schedule", None)
+        if schedule:
+            schedule = GuidanceSchedule(**schedule | {"interval": tuple(schedule["interval"])})
         w, prompt = words.pop("guidance_scale"), words.pop("prompt")
-        condition = Condition(tensors["text"], tensors["null"], w, prompt, dynamic)
+        condition = Condition(tensors["text"], tensors["null"], w, prompt, schedule)
         grid = Grid(tensors["t"].cpu(), tensors["alphas"].cpu())
         return cls(grid, tensors["xs"], condition, kept, **words)

@@ -4,9 +4,9 @@ from erddci import experiments, plots
 from erddci.scenes.examples import examples, held_out
 
 
-def draw(model, pictures=16, steps=50):
+def draw(model, images=16, steps=50):
     """Measure held-out scenes, and decode the way back of the first example."""
-    scenes = held_out(pictures)
+    scenes = held_out(images)
     errors = experiments.error_accumulation(model, scenes, steps=steps)
     floor = experiments.vae_floor(model, scenes)
     first, nodes = examples()[0], [steps, *range(steps - steps // 5, 0, -(steps // 5)), 1]

@@ -1,4 +1,4 @@
-"""Figure 4: a picture brought back by every method at w = 7.5 in 20 steps, and what differs."""
+"""Figure 4: an image brought back by every method at w = 7.5 in 20 steps, and what differs."""
 
 import pandas as pd
 

@@ -16,13 +16,15 @@ RETURNED = [way for way in NAMES if "D1 + D2" not in way or "default" in way]
 EDITED = [way for way in (*experiments.FORMS, "DDIM") if way != "D3 clipped"]
 
 
-def draw(model, pictures=8, edits=16, steps=10):
+def draw(model, images=8, edits=16, steps=10):
     """Walk held-out scenes back, and edit scenes that served to choose no default."""
 
     def returned():
-        scenes = data.held_out(pictures)
+        scenes = data.held_out(images)
         rows = experiments.guidance_sweep(model, scenes, steps=steps, ways=RETURNED)
-        return rows.drop(columns=["seconds up", "seconds back"])  # the machine may be shared
+        return rows.drop(
+            columns=["seconds_inversion", "seconds_sampling"]
+        )  # the machine may be shared
 
     def edited():
         scenes, scales = data.edits(edits, start=30_000), (1, 3, 5, 7.5, 15)

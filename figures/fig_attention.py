@@ -6,7 +6,7 @@ means over heads, layers of 8 × 8 pixels and 20 steps, each scaled to its own m
 
 import pandas as pd
 
-from erddci import DYNAMIC, controls, edit, experiments, plots
+from erddci import DEFAULT_SCHEDULE, controls, edit, experiments, plots
 from erddci.scenes.examples import examples
 
 WORDS = "pink green shiny cone sphere yellow matte cube brown floor".split()
@@ -15,14 +15,16 @@ WORDS = "pink green shiny cone sphere yellow matte cube brown floor".split()
 def draw(model, guidance_scale=7.5, steps=20, words=WORDS):
     """Watch the attention of one example's edit; where words look, and how much."""
     (scene,) = [each for each in examples() if each.name == "replace"]
-    path = experiments.climbed(model, [scene], "dual-chain", guidance_scale, steps, DYNAMIC)
-    target = model.condition(scene.target).at(guidance_scale, DYNAMIC)
-    found = edit(model, path, target, controls.Store())
-    assert found.taps
-    images = {"source": model.decode(path.image)[0], "target": model.decode(found.image)[0]}
+    path = experiments.climbed(
+        model, [scene], "dual-chain", guidance_scale, steps, DEFAULT_SCHEDULE
+    )
+    target = model.condition(scene.target).with_guidance(guidance_scale, DEFAULT_SCHEDULE)
+    found = edit(model, path, target, controls.AttentionStore())
+    assert found.attention
+    images = {"source": model.decode(path.x0)[0], "target": model.decode(found.x0)[0]}
     prompts = {"source": scene.source, "target": scene.target}
     maps = {
-        whose: experiments.word_maps(model.tokenizer, prompt, found.taps.maps(whose), words)
+        whose: experiments.word_maps(model.tokenizer, prompt, found.attention.maps(whose), words)
         for whose, prompt in prompts.items()
     }
     table = pd.DataFrame(

@@ -15,8 +15,8 @@ def draw(model, folder=None):
     """Draw the benchmark's rows; what is missing of them is measured first."""
     rows = benchmark.profile(model, "table", folder or rows_folder(model))
     rows = rows[rows["guidance_scale"].isin(SCALES)].copy()
-    rows["rows"] = rows["rows up"] + rows["rows back"]
-    table = benchmark.summary(rows, ("psnr vae", "rows"))
+    rows["nfe"] = rows["nfe_inversion"] + rows["nfe_sampling"]
+    table = benchmark.summary(rows, ("psnr_vae", "nfe"))
     table["named"] = table.duplicated(["method", "guidance_scale"], keep=False)
     kinds = {name: method.reversible for name, method in METHODS.items()}
     return plots.cost_quality(table, kinds), {"medians": table}

@@ -13,5 +13,5 @@ def draw(model, folder=None):
     rows = edit_benchmark.profile(model, "table", folder or rows_folder(model, "table_editing"))
     table = edit_benchmark.summary(rows)
     kinds = edit_benchmark.by_kind(rows[rows["method"] != edit_benchmark.CEILING])
-    kinds = kinds.loc[[way for way in table["way"] if way in kinds.index]]
+    kinds = kinds.loc[[way for way in table["setting"] if way in kinds.index]]
     return plots.edit_benchmark(table, kinds), {"means": table, "kinds": kinds.reset_index()}

@@ -12,5 +12,5 @@ from erddci.workbook.figures import rows_folder
 def draw(model, folder=None):
     """Draw the benchmark's rows; what is missing of them is measured first."""
     rows = benchmark.profile(model, "steps", folder or rows_folder(model))
-    table = benchmark.summary(rows, ("psnr vae",))
+    table = benchmark.summary(rows, ("psnr_vae",))
     return plots.steps_quality(table), {"medians": table}

@@ -1,6 +1,6 @@
-"""Pictures per second of a dual-chain reconstruction, by batch size and by processes.
+"""Images per second of a dual-chain reconstruction, by batch size and by processes.
 
-w = 1, 20 steps. The dotted line is the ideal: as many times the first value as there are pictures
+w = 1, 20 steps. The dotted line is the ideal: as many times the first value as there are images
 in a batch, or processes. Times are of the machine that drew it.
 """
 
@@ -11,4 +11,4 @@ from erddci.experiments import reconstruction_benchmark as benchmark
 def draw(model, steps=20):
     """Time the embedded model, or another one, here and now."""
     table = benchmark.throughput(model, steps=steps)
-    return plots.throughput(table), {"pictures": table}
+    return plots.throughput(table), {"images": table}

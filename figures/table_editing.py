@@ -1,8 +1,8 @@
 """Two hundred edits of held-out scenes in 10 steps at w = 7.5, against their true answers.
 
-Means and bootstrap 95 % intervals, best mean rank first. "psnr", "ssim" and "lpips truth" are
+Means and bootstrap 95 % intervals, best mean rank first. "psnr", "ssim" and "lpips_truth" are
 against the VAE round trip of the true answer, and so is "background", PSNR where no thing is;
-"asked" and "kept" are shares of attributes that the scene reader finds as they should be.
+"edit_accuracy" and "kept" are shares of attributes that the scene reader finds as they should be.
 """
 
 from erddci.experiments import editing_benchmark as edit_benchmark

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import erddci
-from erddci.grid import stable_diffusion_schedule
+from erddci.grid import stable_diffusion_scheduler
 from erddci.scenes.captions import LENGTH, tokenizer
 from erddci.toy import Mixture
 
@@ -21,7 +21,7 @@ from erddci.toy import Mixture
 def toy():
     """A mixture of three Gaussians in the plane."""
     means = {"left": (-1.0, -0.2), "right": (0.9, 0.1), "top": (0.1, 1.2)}
-    return Mixture(means, spread=0.3)
+    return Mixture(means, std=0.3)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def points(toy):
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
-    """An untrained Stable Diffusion of 16 px pictures, saved as any checkpoint is."""
+    """An untrained Stable Diffusion of 16 px images, saved as any checkpoint is."""
     words = tokenizer()
     text = CLIPTextConfig(
         vocab_size=len(words),
@@ -70,7 +70,7 @@ def tiny_folder(tmp_path_factory):
         text_encoder=encoder,
         tokenizer=words,
         unet=unet,
-        scheduler=stable_diffusion_schedule(),
+        scheduler=stable_diffusion_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

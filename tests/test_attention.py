@@ -1,4 +1,4 @@
-"""Attention control: taps that change nothing, controls by hand, maps, masks, what is refused."""
+"""Attention control: state that change nothing, controls by hand, maps, masks, what is refused."""
 
 from dataclasses import replace
 
@@ -9,15 +9,15 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import AttnProcessor
 
 from erddci import invert, reconstruct
-from erddci.attention import Attention, Site, Taps, attached
+from erddci.attention import Attention, AttentionSite, AttentionState, attention_control
 from erddci.controls import (
     CONTROLS,
-    Blend,
+    AttentionStore,
+    LocalBlend,
     MasaCtrl,
     PlugAndPlay,
     PromptToPrompt,
-    Store,
-    control_for,
+    make_control,
 )
 from erddci.editing import edit
 from erddci.prompts import Alignment, align
@@ -27,8 +27,8 @@ TARGET = "a small blue matte cube on a teal floor"
 
 DOWN = "down_blocks.1.attentions.0.transformer_blocks.0.attn{}.processor"
 UP = DOWN.replace("down", "up")
-CROSS = Site(UP.format(2), 0.5)
-SELF = Site(UP.format(1), 0.5)
+CROSS = AttentionSite(UP.format(2), 0.5)
+SELF = AttentionSite(UP.format(1), 0.5)
 
 
 def normal(*shape, seed=0):
@@ -75,10 +75,10 @@ def call(tiny64):
 
 
 def attach(call, control=None):
-    return attached(call.model.unet, control or Store(), call.shape)
+    return attention_control(call.model.unet, control or AttentionStore(), call.shape)
 
 
-# Attention itself.
+# Attention self_until.
 
 
 def test_probabilities_are_those_of_torch():
@@ -100,25 +100,28 @@ def test_repeating_is_target_by_target():
 
 def test_sites_know_what_they_are():
     assert CROSS.cross and CROSS.decoder and not SELF.cross
-    assert not Site(DOWN.format(2)).decoder and not Site("mid_block.attentions.0").decoder
+    assert (
+        not AttentionSite(DOWN.format(2)).decoder
+        and not AttentionSite("mid_block.attentions.0").decoder
+    )
 
 
-# Taps: what they leave alone.
+# AttentionState: what they leave alone.
 
 
 @pytest.mark.parametrize(("network", "limit"), [("tiny", 1e-6), ("tiny64", 1e-12)])
 def test_storing_computes_what_diffusers_does(network, limit, request):
     call = Call(request.getfixturevalue(network))
     source, target = call(SOURCE, TARGET), call(TARGET, SOURCE)
-    with attach(call) as taps:
+    with attach(call) as state:
         assert torch.equal(call(SOURCE, TARGET), source)  # off
-        with taps.set("source"):
+        with state.set("source"):
             assert (call(SOURCE, TARGET) - source).abs().max() <= limit
         for mode in ("target", "null"):
-            with taps.set(mode, 0.5):
+            with state.set(mode, 0.5):
                 assert (call(TARGET, SOURCE) - target).abs().max() <= limit
         assert torch.equal(call(TARGET, SOURCE), target)
-        assert not taps.changed and taps.asked == 2 * len(call.model.unet.attn_processors)
+        assert not state.changed and state.calls == 2 * len(call.model.unet.attn_processors)
     assert torch.equal(call(SOURCE, TARGET), source)
 
 
@@ -131,11 +134,11 @@ def is_as(unet, before):
 def test_processors_come_back(call):
     unet = call.model.unet
     before = dict(unet.attn_processors)
-    with attach(call) as taps:
+    with attach(call) as state:
         assert not is_as(unet, before)
-        with taps.set("source"):
+        with state.set("source"):
             call(SOURCE)
-        with taps.set("target"):
+        with state.set("target"):
             call(TARGET)
     assert is_as(unet, before)
 
@@ -143,15 +146,15 @@ def test_processors_come_back(call):
 def test_processors_come_back_after_an_error(call):
     unet = call.model.unet
     before = dict(unet.attn_processors)
-    with pytest.raises(ZeroDivisionError), attach(call) as taps, taps.set("source"):
+    with pytest.raises(ZeroDivisionError), attach(call) as state, state.set("source"):
         raise ZeroDivisionError
-    assert is_as(unet, before) and taps.mode == "off"
+    assert is_as(unet, before) and state.mode == "off"
 
 
 def test_a_control_that_is_never_asked_is_reported(call):
     before = dict(call.model.unet.attn_processors)
-    with pytest.raises(RuntimeError, match="MasaCtrl was never asked: the taps did not attach"):
-        with attach(call, MasaCtrl()) as taps, taps.set("source"):
+    with pytest.raises(RuntimeError, match="MasaCtrl was never asked: the state did not attach"):
+        with attach(call, MasaCtrl()) as state, state.set("source"):
             call(SOURCE)
     assert is_as(call.model.unet, before)
 
@@ -183,7 +186,10 @@ def test_networks_without_cross_attention_are_refused():
     )
     for network, name in ((None, "NoneType"), (plain, "UNet2DModel")):
         words = f"cross-attention, got {name} without: .* edit with control=None"
-        with pytest.raises(ValueError, match=words), attached(network, Store(), (8, 8)):
+        with (
+            pytest.raises(ValueError, match=words),
+            attention_control(network, AttentionStore(), (8, 8)),
+        ):
             pass
 
 
@@ -194,7 +200,10 @@ def test_attention_of_another_kind_is_refused():
     for words, network in odd.items():
         before = dict(network.attn_processors)
         words = f"expected plain attention at .*{words}: attention control knows Stable Diffusion"
-        with pytest.raises(ValueError, match=words), attached(network, Store(), (8, 8)):
+        with (
+            pytest.raises(ValueError, match=words),
+            attention_control(network, AttentionStore(), (8, 8)),
+        ):
             pass
         assert is_as(network, before)
 
@@ -230,28 +239,30 @@ def test_shares_are_of_what_several_tokens_see():
 
 
 def test_weights_scale_at_all_times():
-    heavy = PromptToPrompt(words(torch.eye(3).tolist(), weights=[1, 3, -1]), cross=0.5)
+    heavy = PromptToPrompt(words(torch.eye(3).tolist(), weights=[1, 3, -1]), cross_until=0.5)
     close(heavy(CROSS, OLD, NEW, 0.4)[0], [[0.5, 0.9, -0.2], [0.1, 0.6, -0.7]])
     close(heavy(CROSS, OLD, NEW, 0.5)[0], [[0.2, 0.6, -0.6], [0.6, 0.9, -0.1]])
 
 
 def test_windows_of_prompt_to_prompt():
-    control = PromptToPrompt(words(torch.eye(3).tolist()), cross=0.8, itself=0.4, largest=0.5)
+    control = PromptToPrompt(
+        words(torch.eye(3).tolist()), cross_until=0.8, self_until=0.4, max_relative_size=0.5
+    )
     assert torch.equal(control(CROSS, OLD, NEW, 0.79)[0], OLD.probs)
     assert torch.equal(control(CROSS, OLD, NEW, 0.8)[0], NEW.probs)
-    for site in (SELF, Site(DOWN.format(1), 0.25)):
+    for site in (SELF, AttentionSite(DOWN.format(1), 0.25)):
         probs, value = control(site, OLD, NEW, 0.39)
         assert torch.equal(probs, OLD.probs) and value is NEW.value
     assert control(SELF, OLD, NEW, 0.4) is None
-    assert control(Site(UP.format(1), 1.0), OLD, NEW, 0.0) is None
-    wide = PromptToPrompt(control.words, largest=1.0)
-    assert torch.equal(wide(Site(UP.format(1), 1.0), OLD, NEW, 0.0)[0], OLD.probs)
+    assert control(AttentionSite(UP.format(1), 1.0), OLD, NEW, 0.0) is None
+    wide = PromptToPrompt(control.words, max_relative_size=1.0)
+    assert torch.equal(wide(AttentionSite(UP.format(1), 1.0), OLD, NEW, 0.0)[0], OLD.probs)
 
 
 def test_every_sample_has_its_own_words():
     old, new = attention(0, 2, keys=3), attention(1, 2, keys=3)
     pair = [words(torch.eye(3).tolist()), words([[1, 0, 0], [0, 0, 0], [0, 1, 0]], [1, 0, 1])]
-    parts = zip(*((e.answers, e.keeps, e.weights) for e in pair), strict=True)
+    parts = zip(*((e.mapping, e.mapped, e.weights) for e in pair), strict=True)
     probs, _ = PromptToPrompt(Alignment(*map(torch.cat, parts)))(CROSS, old, new, 0.0)
     assert torch.equal(probs[0], old.probs[0])
     assert torch.equal(probs[1, ..., 1], new.probs[1, ..., 1])
@@ -260,7 +271,7 @@ def test_every_sample_has_its_own_words():
 
 def test_replacing_as_many_words_shares_out_all_attention(tiny):
     targets = ["a large blue shiny cone on a navy floor", TARGET]
-    control = control_for("replace", tiny.tokenizer, [SOURCE] * 2, targets)
+    control = make_control("replace", tiny.tokenizer, [SOURCE] * 2, targets)
     old, new = attention(0, 2, keys=24), attention(1, 2, keys=24)
     probs, _ = control(CROSS, old, new, 0.0)
     torch.testing.assert_close(probs.sum(-1), torch.ones(2, 2, 4).double(), rtol=0, atol=1e-6)
@@ -276,16 +287,16 @@ def test_masactrl_looks_at_the_keys_and_values_of_the_source():
     torch.testing.assert_close(probs @ value, expected)
     assert control(SELF, old, new, 0.09) is None
     assert control(CROSS, old, new, 0.5) is None
-    assert control(Site(DOWN.format(1), 0.5), old, new, 0.5) is None
+    assert control(AttentionSite(DOWN.format(1), 0.5), old, new, 0.5) is None
 
 
 def test_plug_and_play_takes_the_probabilities_of_the_source():
-    old, new, control = attention(0), attention(1), PlugAndPlay(itself=0.5)
+    old, new, control = attention(0), attention(1), PlugAndPlay(self_until=0.5)
     probs, value = control(SELF, old, new, 0.49)
     assert torch.equal(probs, old.probs) and value is new.value
     assert control(SELF, old, new, 0.5) is None
     assert control(CROSS, old, new, 0.0) is None
-    assert control(Site(DOWN.format(1), 0.5), old, new, 0.0) is None
+    assert control(AttentionSite(DOWN.format(1), 0.5), old, new, 0.0) is None
 
 
 @pytest.mark.parametrize("mode", ["target", "null"])
@@ -296,17 +307,17 @@ def test_plug_and_play_takes_features_until_their_share(call, mode):
         call(*prompts)
         return seen[-1]
 
-    with attach(call, PlugAndPlay(itself=0.0, features=0.5)) as taps:
+    with attach(call, PlugAndPlay(self_until=0.0, features_until=0.5)) as state:
         handle = layer.register_forward_hook(lambda _module, _inputs, out: seen.append(out))
         own = look(TARGET)
-        with taps.set("source"):
+        with state.set("source"):
             source = look(SOURCE)
         assert (own - source).abs().max() > 1e-3
-        with taps.set(mode, 0.5):
+        with state.set(mode, 0.5):
             torch.testing.assert_close(look(TARGET), own, rtol=0, atol=1e-12)
-            assert not taps.changed
-        with taps.set(mode, 0.49):
-            assert torch.equal(look(TARGET), source) and taps.changed
+            assert not state.changed
+        with state.set(mode, 0.49):
+            assert torch.equal(look(TARGET), source) and state.changed
             assert torch.equal(look(TARGET, SOURCE), torch.cat([source] * 2))
         assert torch.equal(look(TARGET), own)
         handle.remove()
@@ -321,18 +332,18 @@ def control(model, name):
     weights = {"blue": 3.0} if name == "reweight" else None
     aligned = align(model.tokenizer, [SOURCE], [TARGET], kind, weights)
     others = {"masactrl": MasaCtrl(start=0.0), "plug-and-play": PlugAndPlay()}
-    return others.get(name) or PromptToPrompt(aligned, itself=0.8, largest=1.0)
+    return others.get(name) or PromptToPrompt(aligned, self_until=0.8, max_relative_size=1.0)
 
 
 @pytest.mark.parametrize("name", STEERING)
 def test_several_targets_see_one_source_as_each_alone(call, name):
     def steered(sources, targets):
-        with attach(call, control(call.model, name)) as taps:
-            with taps.set("source"):
+        with attach(call, control(call.model, name)) as state:
+            with state.set("source"):
                 call(*[SOURCE] * len(sources), rows=sources)
-            with taps.set("target", 0.1):
+            with state.set("target", 0.1):
                 found = call(*[TARGET] * len(targets), rows=targets)
-            assert taps.changed
+            assert state.changed
         return found
 
     # Two samples with two targets each: the first ones of both, then the second ones.
@@ -352,8 +363,8 @@ def test_controls_leave_the_source_as_it_is(tiny64, latents, name, w):
     expected = reconstruct(tiny64, path)
     target = tiny64.condition(TARGET, guidance_scale=w)
     found = edit(tiny64, path, target, control(tiny64, name))
-    assert expected.drift(found.source).max() < 1e-12
-    assert found.target.drift(edit(tiny64, path, target).target)[0].min() > 1e-4
+    assert expected.latent_error(found.source).max() < 1e-12
+    assert found.target.latent_error(edit(tiny64, path, target).target)[0].min() > 1e-4
 
 
 # Controls by name.
@@ -361,26 +372,31 @@ def test_controls_leave_the_source_as_it_is(tiny64, latents, name, w):
 
 def test_every_control_has_a_name(tiny):
     made = {
-        name: control_for(name, tiny.tokenizer, [SOURCE], [TARGET], cross=0.7, itself=0.3)
+        name: make_control(
+            name, tiny.tokenizer, [SOURCE], [TARGET], cross_until=0.7, self_until=0.3
+        )
         for name in CONTROLS
     }
     assert made["none"] is None
     assert made["masactrl"] == MasaCtrl()
-    assert made["plug-and-play"] == PlugAndPlay(itself=0.3, features=0.7)
+    assert made["plug-and-play"] == PlugAndPlay(self_until=0.3, features_until=0.7)
     for kind in ("refine", "replace"):
         aligned, found = align(tiny.tokenizer, [SOURCE], [TARGET], kind), made[kind]
-        assert isinstance(found, PromptToPrompt) and (found.cross, found.itself) == (0.7, 0.3)
-        assert torch.equal(found.words.answers, aligned.answers)
-        assert torch.equal(found.words.keeps, aligned.keeps) and (found.words.weights == 1).all()
-    heavy = control_for("refine", tiny.tokenizer, [SOURCE], [TARGET], weights={"blue": 2})
+        assert isinstance(found, PromptToPrompt) and (found.cross_until, found.self_until) == (
+            0.7,
+            0.3,
+        )
+        assert torch.equal(found.words.mapping, aligned.mapping)
+        assert torch.equal(found.words.mapped, aligned.mapped) and (found.words.weights == 1).all()
+    heavy = make_control("refine", tiny.tokenizer, [SOURCE], [TARGET], weights={"blue": 2})
     assert heavy.words.weights[0].nonzero().numel() == 24 and heavy.words.weights[0, 3] == 2
 
 
 def test_unknown_controls_and_words_are_refused(tiny):
     with pytest.raises(ValueError, match="unknown control 'swap': .* none, refine, replace, masa"):
-        control_for("swap", tiny.tokenizer, [SOURCE], [TARGET])
+        make_control("swap", tiny.tokenizer, [SOURCE], [TARGET])
     with pytest.raises(ValueError, match="“green” is not a word of"):
-        control_for("refine", tiny.tokenizer, [SOURCE], [TARGET], weights={"green": 2})
+        make_control("refine", tiny.tokenizer, [SOURCE], [TARGET], weights={"green": 2})
 
 
 # Maps.
@@ -409,27 +425,27 @@ def looked(call, *prompts):
 def test_maps_are_where_each_token_is_looked_for(tiny64, shape):
     call = Call(tiny64, shape)
     first, second = looked(call, SOURCE, TARGET), looked(call, TARGET, TARGET)
-    with attach(call) as taps:
+    with attach(call) as state:
         for whose in ("source", "target"):
-            with taps.set(whose):
+            with state.set(whose):
                 call(SOURCE, TARGET)
-            assert taps.maps(whose).shape == (2, 24, *shape)
-            torch.testing.assert_close(taps.maps(whose), first)
-            with taps.set(whose):
+            assert state.maps(whose).shape == (2, 24, *shape)
+            torch.testing.assert_close(state.maps(whose), first)
+            with state.set(whose):
                 call(TARGET, TARGET)
-            torch.testing.assert_close(taps.maps(whose), (first + second) / 2)
-            sums = taps.maps(whose).sum(1)
+            torch.testing.assert_close(state.maps(whose), (first + second) / 2)
+            sums = state.maps(whose).sum(1)
             torch.testing.assert_close(sums, torch.ones(2, *shape))
 
 
 def test_maps_are_of_what_the_control_made_of_them(call):
     expected = looked(call, SOURCE)
-    with attach(call, PromptToPrompt(align(call.model.tokenizer, [SOURCE], [TARGET]))) as taps:
-        with taps.set("source"):
+    with attach(call, PromptToPrompt(align(call.model.tokenizer, [SOURCE], [TARGET]))) as state:
+        with state.set("source"):
             call(SOURCE)
-        with taps.set("target", 0.0):
+        with state.set("target", 0.0):
             call(TARGET)
-        maps = taps.maps("target")
+        maps = state.maps("target")
     kept = [token for token in range(24) if token != 3]  # small, BLUE
     torch.testing.assert_close(maps[:, kept], expected[:, kept])
     assert (maps[:, 3] - expected[:, 3]).abs().max() > 1e-4
@@ -439,15 +455,17 @@ def test_maps_are_of_the_prompt_alone(tiny64, latents):
     # Controls that steer the unconditional rows too are asked there; its maps have other words.
     path = invert(tiny64, latents, tiny64.condition(SOURCE), steps=1)
     target, control = tiny64.condition(TARGET), MasaCtrl(start=0.0)
-    plain, guided = (edit(tiny64, path, target.at(w), control).taps for w in (1, 3))
-    assert guided.asked == 2 * plain.asked
+    plain, guided = (
+        edit(tiny64, path, target.with_guidance(w), control).attention for w in (1, 3)
+    )
+    assert guided.calls == 2 * plain.calls
     for whose in ("source", "target"):
         torch.testing.assert_close(guided.maps(whose), plain.maps(whose))
 
 
 def test_no_maps_before_a_call():
     with pytest.raises(ValueError, match="expected a call in mode 'target' before its maps"):
-        Taps(Store(), (8, 8)).maps("target")
+        AttentionState(AttentionStore(), (8, 8)).maps("target")
 
 
 # Blends.
@@ -466,7 +484,9 @@ def marks(*places):
 
 
 def taps_of(source, target):
-    return Taps(Store(), (6, 6), sums={"source": [source, 1], "target": [2 * target, 2]})
+    return AttentionState(
+        AttentionStore(), (6, 6), sums={"source": [source, 1], "target": [2 * target, 2]}
+    )
 
 
 def square(*boxes):
@@ -479,27 +499,27 @@ def square(*boxes):
 def test_a_blend_is_where_words_are_looked_for_and_beside():
     # Token 1 peaks in the corner and, less, on the right; token 0 is nobody's word.
     source = drawn((1, 0, 0, 1.0), (1, 3, 5, 0.25), (0, 5, 0, 9.0))
-    taps = taps_of(source, drawn())
+    state = taps_of(source, drawn())
     corner, right = (slice(0, 2), slice(0, 2)), (slice(2, 5), slice(4, 6))
     cases = {0.3: square(corner), 0.2: square(corner, right), 0.25: square(corner)}
     for threshold, expected in cases.items():
-        found = Blend(marks(1), marks(2), threshold).mask(taps)
+        found = LocalBlend(marks(1), marks(2), threshold).mask(state)
         assert torch.equal(found, expected)
 
 
 def test_a_blend_holds_the_words_of_both_prompts():
-    taps = taps_of(drawn((1, 0, 0, 1.0)), drawn((2, 5, 5, 0.1), (1, 0, 5, 5.0)))
+    state = taps_of(drawn((1, 0, 0, 1.0)), drawn((2, 5, 5, 0.1), (1, 0, 5, 5.0)))
     corner, other = (slice(0, 2), slice(0, 2)), (slice(4, 6), slice(4, 6))
-    assert torch.equal(Blend(marks(1), marks(2)).mask(taps), square(corner, other))
-    assert torch.equal(Blend(marks(1), marks()).mask(taps), square(corner))
-    assert torch.equal(Blend(marks(), marks(2)).mask(taps), square(other))
-    assert not Blend(marks(), marks()).mask(taps).any()
+    assert torch.equal(LocalBlend(marks(1), marks(2)).mask(state), square(corner, other))
+    assert torch.equal(LocalBlend(marks(1), marks()).mask(state), square(corner))
+    assert torch.equal(LocalBlend(marks(), marks(2)).mask(state), square(other))
+    assert not LocalBlend(marks(), marks()).mask(state).any()
 
 
 def test_a_blend_adds_the_words_up():
     # Two marked words at one place together outdo a third elsewhere.
     maps = drawn((0, 0, 0, 0.5), (1, 0, 0, 0.5), (2, 5, 5, 0.6))
-    both = Blend(marks(0, 1, 2), marks(), threshold=0.7).mask(taps_of(maps, drawn()))
+    both = LocalBlend(marks(0, 1, 2), marks(), threshold=0.7).mask(taps_of(maps, drawn()))
     assert torch.equal(both, square((slice(0, 2), slice(0, 2))))
 
 
@@ -510,13 +530,13 @@ def test_several_targets_blend_with_their_source():
     left, right = (slice(0, 2), slice(0, 2)), (slice(4, 6), slice(4, 6))
     first, second = square(left), square(right)
     expected = [square(left, (slice(4, 6), slice(0, 2))), second, first, second]
-    found = Blend(marks(1), marks(2)).mask(taps_of(source, target))
+    found = LocalBlend(marks(1), marks(2)).mask(taps_of(source, target))
     assert torch.equal(found, torch.cat(expected))
 
 
 def test_a_blend_of_what_changes(tiny):
     longer = "a large small red matte cube on a teal floor"
-    blend = Blend.of_changes(tiny.tokenizer, [SOURCE] * 2, [TARGET, longer], 0.4, 0.1)
+    blend = LocalBlend.from_prompts(tiny.tokenizer, [SOURCE] * 2, [TARGET, longer], 0.4, 0.1)
     assert blend.source.nonzero().tolist() == [[0, 3]]
     assert blend.target.nonzero().tolist() == [[0, 3], [1, 2]]
     assert (blend.threshold, blend.start) == (0.4, 0.1)
@@ -524,4 +544,4 @@ def test_a_blend_of_what_changes(tiny):
 
 def test_a_blend_of_equal_prompts_is_refused(tiny):
     with pytest.raises(ValueError, match=f"expected prompts that differ, got “{SOURCE}” twice"):
-        Blend.of_changes(tiny.tokenizer, [SOURCE] * 2, [TARGET, SOURCE])
+        LocalBlend.from_prompts(tiny.tokenizer, [SOURCE] * 2, [TARGET, SOURCE])

@@ -19,38 +19,38 @@ def run():
 
 
 @pytest.fixture
-def picture(tmp_path):
-    path = tmp_path / "picture.png"
+def image(tmp_path):
+    path = tmp_path / "image.png"
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
 
 
-def test_reconstruct_prints_measures_and_saves_the_picture(run, picture, tiny_folder, tmp_path):
+def test_reconstruct_prints_measures_and_saves_the_image(run, image, tiny_folder, tmp_path):
     out = tmp_path / "new" / "back.png"
     result = run(
-        "reconstruct", picture, "--model", tiny_folder, "--steps", 5, "--out", out, "--prompt",
+        "reconstruct", image, "--model", tiny_folder, "--steps", 5, "--out", out, "--prompt",
         "a red cube on a grey floor",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     printed = dict(line.rsplit(maxsplit=1) for line in result.output.splitlines()[:-1])
-    assert float(printed["latent max"]) < 1e-12
-    assert (float(printed["rows up"]), float(printed["rows back"])) == (10, 0)
+    assert float(printed["latent_max"]) < 1e-12
+    assert (float(printed["nfe_inversion"]), float(printed["nfe_sampling"])) == (10, 0)
     assert Image.open(out).size == (16, 16)
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["missing.png"], "no picture at missing.png"),
-        (["{picture}", "--method", "magic"], "unknown method 'magic': expected one of ddim"),
-        (["{picture}", "--steps", "0"], "expected between 1 and 1000 steps, got 0"),
-        (["{picture}", "--prompt", "a purple dog"], "does not know all words"),
-        (["{picture}", "--model", "nonsense"], "no model 'nonsense'"),
+        (["missing.png"], "no image at missing.png"),
+        (["{image}", "--method", "magic"], "unknown method 'magic': expected one of ddim"),
+        (["{image}", "--steps", "0"], "expected between 1 and 1000 steps, got 0"),
+        (["{image}", "--prompt", "a purple dog"], "does not know all words"),
+        (["{image}", "--model", "nonsense"], "no model 'nonsense'"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_status_1(run, picture, tiny_folder, words, expected):
-    words = [word.format(picture=picture) for word in words]
+def test_mistakes_are_one_line_and_exit_status_1(run, image, tiny_folder, words, expected):
+    words = [word.format(image=image) for word in words]
     result = run(
         "reconstruct", *(["--model", tiny_folder] if "--model" not in words else []), *words
     )
@@ -60,52 +60,52 @@ def test_mistakes_are_one_line_and_exit_status_1(run, picture, tiny_folder, word
     assert "Traceback" not in result.output
 
 
-def test_edit_prints_measures_and_saves_the_picture(run, picture, tiny_folder, tmp_path):
+def test_edit_prints_measures_and_saves_the_image(run, image, tiny_folder, tmp_path):
     out = tmp_path / "new" / "edit.png"
     result = run(
-        "edit", picture, "--model", tiny_folder, "--steps", 5, "--out", out,
+        "edit", image, "--model", tiny_folder, "--steps", 5, "--out", out,
         "--source", "a red cube", "--target", "a blue cube", "--blend",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     printed = dict(line.rsplit(maxsplit=1) for line in result.output.splitlines()[:-1])
-    assert float(printed["psnr vae"]) > 100 > float(printed["psnr input"])
-    assert (float(printed["rows up"]), float(printed["rows back"])) == (12, 12)
+    assert float(printed["psnr_vae"]) > 100 > float(printed["psnr_input"])
+    assert (float(printed["nfe_inversion"]), float(printed["nfe_sampling"])) == (12, 12)
     assert Image.open(out).size == (16, 16)
 
 
-def test_edit_without_control_measures_the_way_back(run, picture, tiny_folder):
+def test_edit_without_control_measures_the_way_back(run, image, tiny_folder):
     """The source is not walked beside such an edit, and must not be taken as unchanged."""
     words = ["--method", "ddim", "--control", "none", "--constant", "--steps", 2]
-    result = run("edit", picture, "--model", tiny_folder, "--target", "a cube", *words)
+    result = run("edit", image, "--model", tiny_folder, "--target", "a cube", *words)
     assert result.exit_code == 0, result.output
     printed = dict(line.rsplit(maxsplit=1) for line in result.output.splitlines())
-    assert float(printed["psnr vae"]) < 100
-    assert (float(printed["rows up"]), float(printed["rows back"])) == (2, 4)
+    assert float(printed["psnr_vae"]) < 100
+    assert (float(printed["nfe_inversion"]), float(printed["nfe_sampling"])) == (2, 4)
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["missing.png", "--target", "a cube"], "no picture at missing.png"),
-        (["{broken}", "--target", "a cube"], "is not a picture that can be read"),
-        (["{picture}", "--target", "a purple dog"], "does not know all words"),
-        (["{picture}", "--target", "a cube", "--method", "magic"], "unknown method 'magic'"),
-        (["{picture}", "--target", "a cube", "--control", "magic"], "unknown control 'magic'"),
-        (["{picture}", "--target", "a cube", "--strength", "2"], "expected strength in (0, 1]"),
-        (["{picture}", "--target", "", "--blend"], "expected prompts that differ"),
+        (["missing.png", "--target", "a cube"], "no image at missing.png"),
+        (["{broken}", "--target", "a cube"], "is not an image that can be read"),
+        (["{image}", "--target", "a purple dog"], "does not know all words"),
+        (["{image}", "--target", "a cube", "--method", "magic"], "unknown method 'magic'"),
+        (["{image}", "--target", "a cube", "--control", "magic"], "unknown control 'magic'"),
+        (["{image}", "--target", "a cube", "--strength", "2"], "expected strength in (0, 1]"),
+        (["{image}", "--target", "", "--blend"], "expected prompts that differ"),
     ],
 )
-def test_mistakes_in_an_edit_are_one_line(run, picture, tiny_folder, tmp_path, words, expected):
+def test_mistakes_in_an_edit_are_one_line(run, image, tiny_folder, tmp_path, words, expected):
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
-    words = [word.format(picture=picture, broken=broken) for word in words]
+    broken.write_bytes(b"no image")
+    words = [word.format(image=image, broken=broken) for word in words]
     result = run("edit", "--model", tiny_folder, "--steps", 2, *words)
     assert result.exit_code == 1
     assert result.output.startswith("error: ") and expected in result.output
     assert len(result.output.splitlines()) == 1
 
 
-def test_figures_write_picture_data_and_manifest(run, tiny_folder, tmp_path):
+def test_figures_write_image_data_and_manifest(run, tiny_folder, tmp_path):
     result = run("figures", "fig02", "--model", tiny_folder, "--out", tmp_path)
     assert result.exit_code == 0, result.output
     name = "fig02_dual_chain"
@@ -134,6 +134,6 @@ def test_doctor_says_what_is_wrong_with_a_model(run):
 
 
 def test_publishing_before_training_says_what_to_run(run, tmp_path):
-    result = run("train", "publish", "--folder", tmp_path)
+    result = run("train", "export", "--folder", tmp_path)
     assert result.exit_code == 1
     assert "erddci train" in result.output

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from erddci import METHODS, invert, reconstruct
-from erddci.controls import Blend, MasaCtrl, PlugAndPlay, PromptToPrompt, Store
-from erddci.editing import edit, noised
-from erddci.guidance import DYNAMIC, Dynamic
-from erddci.prompts import align, mask
+from erddci.controls import AttentionStore, LocalBlend, MasaCtrl, PlugAndPlay, PromptToPrompt
+from erddci.editing import edit, sdedit_trajectory
+from erddci.guidance import DEFAULT_SCHEDULE, GuidanceSchedule
+from erddci.prompts import align, token_mask
 
 SOURCE = "a small red matte cube on a teal floor"
 TARGET = "a small blue matte cube on a teal floor"
@@ -21,7 +21,7 @@ def controls(model, target=TARGET, count=1):
     words = align(model.tokenizer, [SOURCE] * count, [target] * count)
     return {
         "none": None,
-        "store": Store(),
+        "store": AttentionStore(),
         "prompt-to-prompt": PromptToPrompt(words),
         "masactrl": MasaCtrl(),
         "plug-and-play": PlugAndPlay(),
@@ -30,8 +30,8 @@ def controls(model, target=TARGET, count=1):
 
 def climb(model, x, method, w, steps=4):
     source = model.condition(SOURCE, guidance_scale=w)
-    if not METHODS[method].guided and method != "dual-chain":
-        source = source.at(1)
+    if not METHODS[method].inverts_guided and method != "dual-chain":
+        source = source.with_guidance(1)
     return invert(model, x, source, method, steps)
 
 
@@ -46,30 +46,35 @@ def test_an_edit_to_the_same_prompt_returns_the_image(tiny64, latents, method, w
     steer = controls(tiny64, SOURCE)[control]
     found = edit(tiny64, path, tiny64.condition(SOURCE, guidance_scale=w), steer)
     limit = 1e-10 * max(1, path.xs.abs().max().item())
-    assert path.drift(found.source).max() < limit
+    assert path.latent_error(found.source).max() < limit
     if method == "direct" and w != 1:  # its target rows are left to guidance, by design
-        assert path.drift(found.target)[0].max() > 1e-3
+        assert path.latent_error(found.target)[0].max() > 1e-3
     elif method == "direct":
-        assert path.drift(found.target)[0].max() > limit
+        assert path.latent_error(found.target)[0].max() > limit
     else:
-        assert path.drift(found.target).max() < limit
+        assert path.latent_error(found.target).max() < limit
 
 
 @pytest.mark.parametrize(
-    "dynamic", [DYNAMIC, Dynamic(mirrored=True), Dynamic((0, 500), mirrored=True)]
+    "schedule",
+    [
+        DEFAULT_SCHEDULE,
+        GuidanceSchedule(guide_inversion=True),
+        GuidanceSchedule((0, 500), guide_inversion=True),
+    ],
 )
-def test_mirrored_dynamic_control_returns_the_image_at_any_guidance(tiny64, latents, dynamic):
-    condition = tiny64.condition(SOURCE).at(15, dynamic)
+def test_mirrored_dynamic_control_returns_the_image_at_any_guidance(tiny64, latents, schedule):
+    condition = tiny64.condition(SOURCE).with_guidance(15, schedule)
     path = invert(tiny64, latents, condition.climb, steps=6)
-    assert path.drift(reconstruct(tiny64, path, condition)).max() < 1e-10
-    assert path.drift(edit(tiny64, path, condition).target).max() < 1e-10
+    assert path.latent_error(reconstruct(tiny64, path, condition)).max() < 1e-10
+    assert path.latent_error(edit(tiny64, path, condition).target).max() < 1e-10
 
 
 def test_the_own_reading_is_no_identity(tiny64, latents):
     path = climb(tiny64, latents, "dual-chain", 1, steps=10)
-    found = edit(tiny64, path, tiny64.condition(SOURCE), reading="own")
-    assert path.drift(found.source).max() < 1e-12
-    assert path.drift(found.target)[0].min() > 1e-4
+    found = edit(tiny64, path, tiny64.condition(SOURCE), evaluate_at="target")
+    assert path.latent_error(found.source).max() < 1e-12
+    assert path.latent_error(found.target)[0].min() > 1e-4
 
 
 # What rows do.
@@ -83,17 +88,20 @@ def test_every_method_edits_under_every_control(tiny, latents, method, name):
     path = climb(tiny, latents, method, 3)
     found = edit(tiny, path, tiny.condition(TARGET, guidance_scale=3), controls(tiny)[name])
     assert found.target.xs.shape == path.xs.shape and found.target.xs.isfinite().all()
-    assert (found.image - path.image).abs().max() > 1e-4
+    assert (found.x0 - path.x0).abs().max() > 1e-4
     if method in EXACT:
-        assert path.drift(found.source).max() < 1e-3
+        assert path.latent_error(found.source).max() < 1e-3
 
 
 def test_storing_changes_nothing_and_costs_a_row_a_step(tiny64, latents):
-    path, target = climb(tiny64, latents, "dual-chain", 1), tiny64.condition(TARGET).at(3)
-    alone, watched = edit(tiny64, path, target), edit(tiny64, path, target, Store())
-    assert alone.target.drift(watched.target).max() < 1e-12
-    assert (alone.rows, watched.rows) == (8, 12)
-    assert not watched.taps.changed
+    path, target = (
+        climb(tiny64, latents, "dual-chain", 1),
+        tiny64.condition(TARGET).with_guidance(3),
+    )
+    alone, watched = edit(tiny64, path, target), edit(tiny64, path, target, AttentionStore())
+    assert alone.target.latent_error(watched.target).max() < 1e-12
+    assert (alone.nfe, watched.nfe) == (8, 12)
+    assert not watched.attention.changed
 
 
 def test_several_targets_are_edited_as_each_alone(tiny64, latents):
@@ -104,38 +112,44 @@ def test_several_targets_are_edited_as_each_alone(tiny64, latents):
     together = edit(tiny64, path, both, PromptToPrompt(words))
     for number, prompt in enumerate(prompts):
         words = align(tiny64.tokenizer, [SOURCE], [prompt])
-        one = edit(tiny64, path, tiny64.condition(prompt).at(3), PromptToPrompt(words))
+        one = edit(tiny64, path, tiny64.condition(prompt).with_guidance(3), PromptToPrompt(words))
         part = replace(together.target, xs=together.target.xs[:, 2 * number : 2 * number + 2])
-        assert part.drift(one.target).max() < 1e-9
+        assert part.latent_error(one.target).max() < 1e-9
 
 
 def test_strength_walks_a_part(tiny, latents):
     path = climb(tiny, latents, "dual-chain", 1, steps=10)
     found = edit(tiny, path, tiny.condition(TARGET), strength=0.3)
-    assert len(found.target.xs) == 4 and found.rows == 3
-    assert torch.equal(found.target.noise, path.xs[3])
+    assert len(found.target.xs) == 4 and found.nfe == 3
+    assert torch.equal(found.target.xT, path.xs[3])
 
 
 def test_a_mask_keeps_the_rest(tiny, latents):
     path = climb(tiny, latents, "dual-chain", 1)
     half = np.zeros((16, 16))
     half[:, :8] = 1
-    found = edit(tiny, path, tiny.condition(TARGET).at(3), blend=half)
-    assert torch.equal(found.image[..., 4:], path.image[..., 4:])
-    assert (found.image - path.image)[..., :4].abs().max() > 1e-3
+    found = edit(tiny, path, tiny.condition(TARGET).with_guidance(3), blend=half)
+    assert torch.equal(found.x0[..., 4:], path.x0[..., 4:])
+    assert (found.x0 - path.x0)[..., :4].abs().max() > 1e-3
 
 
 def test_a_blend_learns_its_mask_from_words(tiny, latents):
     path = climb(tiny, latents, "dual-chain", 1)
-    marks = [mask(tiny.tokenizer, p, [w])[None] for p, w in ((SOURCE, "red"), (TARGET, "blue"))]
-    blend = Blend(*marks, threshold=0.9, start=0.0)
+    marks = [
+        token_mask(tiny.tokenizer, p, [w])[None] for p, w in ((SOURCE, "red"), (TARGET, "blue"))
+    ]
+    blend = LocalBlend(*marks, threshold=0.9, start=0.0)
     found = edit(
-        tiny, path, tiny.condition(TARGET).at(3), controls(tiny)["prompt-to-prompt"], blend=blend
+        tiny,
+        path,
+        tiny.condition(TARGET).with_guidance(3),
+        controls(tiny)["prompt-to-prompt"],
+        blend=blend,
     )
-    seen = blend.mask(found.taps)
+    seen = blend.mask(found.attention)
     assert seen.shape == (2, 1, 8, 8) and set(seen.unique().tolist()) == {0, 1}
     # The last step is blended by the mask of all maps so far.
-    kept = (found.image - path.image).abs().amax(1, keepdim=True)[seen == 0]
+    kept = (found.x0 - path.x0).abs().amax(1, keepdim=True)[seen == 0]
     assert kept.max() < 1e-12
 
 
@@ -143,17 +157,17 @@ def test_anchoring_pulls_to_the_source(tiny, latents):
     path = climb(tiny, latents, "dual-chain", 1)
 
     def away(anchor):
-        target = tiny.condition(TARGET).at(3, Dynamic(anchor=anchor))
-        return (edit(tiny, path, target).image - path.image).abs().max()
+        target = tiny.condition(TARGET).with_guidance(3, GuidanceSchedule(anchor=anchor))
+        return (edit(tiny, path, target).x0 - path.x0).abs().max()
 
     assert away(0) > away(0.3) > away(0.9) > 0 and away(1) == 0
 
 
 def test_no_inversion_is_noise_on_the_image(tiny, latents):
-    path = noised(tiny, latents, tiny.condition(SOURCE), 10)
-    assert torch.equal(path.image, latents) and path.noise.std() > 0.9
+    path = sdedit_trajectory(tiny, latents, tiny.condition(SOURCE), 10)
+    assert torch.equal(path.x0, latents) and path.xT.std() > 0.9
     found = edit(tiny, path, tiny.condition(TARGET), strength=0.5)
-    assert (found.image - latents).abs().max() > 1e-3
+    assert (found.x0 - latents).abs().max() > 1e-3
 
 
 # What is refused.
@@ -163,15 +177,20 @@ def test_wrong_use_is_refused(tiny, toy, points, latents):
     path, target = climb(tiny, latents, "dual-chain", 1), tiny.condition(TARGET)
     with pytest.raises(ValueError, match="strength in .0, 1., got 0"):
         edit(tiny, path, target, strength=0)
-    with pytest.raises(ValueError, match="one of shifted, own, got 'mine'"):
-        edit(tiny, path, target, reading="mine")
+    with pytest.raises(ValueError, match="one of shifted, target, got 'mine'"):
+        edit(tiny, path, target, evaluate_at="mine")
     with pytest.raises(ValueError, match="each of 2 samples, got 3"):
         edit(tiny, path, tiny.condition([TARGET] * 3))
-    with pytest.raises(ValueError, match=r"mask of the picture .* got \[5, 5\]: resize"):
+    with pytest.raises(ValueError, match=r"mask of the image .* got \[5, 5\]: resize"):
         edit(tiny, path, target, blend=np.ones((5, 5)))
     with pytest.raises(ValueError, match="path of .*tiny@.*, got one of mixture"):
         edit(tiny, invert(toy, points, toy.condition(), steps=2), target)
     with pytest.raises(ValueError, match="UNet with cross-attention, got NoneType"):
-        edit(toy, invert(toy, points, toy.condition(), steps=2), toy.condition("left"), Store())
+        edit(
+            toy,
+            invert(toy, points, toy.condition(), steps=2),
+            toy.condition("left"),
+            AttentionStore(),
+        )
     with pytest.raises(ValueError, match="changed no attention: widen"):
         edit(tiny, path, target, MasaCtrl(start=2.0))

@@ -10,12 +10,12 @@ from erddci.experiments.editing_benchmark import CEILING, KEY, WAYS, case, cases
 from erddci.scenes.examples import edits
 
 WHAT = [(CEILING, "none", "constant"), WAYS[1], ("ddim", "refine", "constant")]
-WHAT += [("dual-chain", "none", "fading"), ("dual-chain shared", "none", "constant")]
+WHAT += [("dual-chain", "none", "dynamic"), ("dual-chain (current timestep)", "none", "constant")]
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    return edits(2, ("colour", "remove"), start=edit_benchmark.START)
+    return edits(2, ("colour", "remove"), start=edit_benchmark.FIRST_SEED)
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +30,13 @@ def rows(scenes, drawn, folder):
 
 def test_every_way_is_inverted_as_it_is_meant_to_be():
     for name, method in METHODS.items():
-        assert case(name, "none", "constant", 5, 10).inverted_at == (5 if method.guided else 1)
+        assert case(name, "none", "constant", 5, 10).inverted_at == (
+            5 if method.inverts_guided else 1
+        )
     assert case("dual-chain", "none", "constant", 5, 10).inverted_at == 1
-    assert case("dual-chain", "refine", "fading", 5, 10).inverted_at == 5
-    assert case("dual-chain", "none", "unmirrored", 5, 10).inverted_at == 1
-    assert case("dual-chain shared", "none", "fading", 5, 10).inverted_at == 5
+    assert case("dual-chain", "refine", "dynamic", 5, 10).inverted_at == 5
+    assert case("dual-chain", "none", "dynamic-inverted-at-1", 5, 10).inverted_at == 1
+    assert case("dual-chain (current timestep)", "none", "dynamic", 5, 10).inverted_at == 5
     assert len(cases(WAYS, (1, 3), (5, 10))) == 4 * len(WAYS)
     assert len(cases([*WAYS, WAYS[0]], (1,), (5,))) == len(WAYS)
 
@@ -46,7 +48,7 @@ def test_every_way_is_inverted_as_it_is_meant_to_be():
         (("ddim", "best", "constant"), "unknown control 'best': expected one of none, refine"),
         (
             ("ddim", "none", "best"),
-            "unknown dynamic 'best': expected one of constant, fading, unm",
+            "unknown schedule 'best': expected one of constant, dynamic, dynamic-",
         ),
     ],
 )
@@ -60,41 +62,41 @@ def test_unknown_ways_are_refused(way, message):
 def test_rows_are_tidy(rows):
     assert list(rows.columns) == edit_benchmark.COLUMNS and len(rows) == 2 * len(WHAT)
     assert set(rows["kind"]) == {"colour", "remove"} and rows["problem"].isna().all()
-    assert rows[["asked", "kept"]].stack().between(0, 1).all()
+    assert rows[["edit_accuracy", "preservation"]].stack().between(0, 1).all()
     ddim = rows[rows["method"] == "ddim"]
     # Up 2; back a source row, a conditional and an unconditional target row for each step.
-    assert (ddim["rows up"] == 2).all() and (ddim["rows back"] == 6).all()
-    assert (ddim["seconds back"] > 0).all()
-    shared = rows[rows["method"] == "dual-chain shared"]
-    assert (shared["rows up"] == 3).all() and (shared["rows back"] == 4).all()
+    assert (ddim["nfe_inversion"] == 2).all() and (ddim["nfe_sampling"] == 6).all()
+    assert (ddim["seconds_sampling"] > 0).all()
+    shared = rows[rows["method"] == "dual-chain (current timestep)"]
+    assert (shared["nfe_inversion"] == 3).all() and (shared["nfe_sampling"] == 4).all()
 
 
 def test_the_ceiling_is_the_truth_as_the_auto_encoder_has_it(rows):
     ceiling = rows[rows["method"] == CEILING]
-    assert np.isinf(ceiling["psnr truth"]).all() and (ceiling["lpips truth"] == 0).all()
-    assert (ceiling[["asked", "kept"]] == 1).all(axis=None)
-    assert ceiling["psnr rendered"].between(28, 45).all()
+    assert np.isinf(ceiling["psnr_truth"]).all() and (ceiling["lpips_truth"] == 0).all()
+    assert (ceiling[["edit_accuracy", "preservation"]] == 1).all(axis=None)
+    assert ceiling["psnr_rendered"].between(28, 45).all()
 
 
 def test_what_is_known_is_not_run_again(scenes, drawn, folder, rows):
-    before = scenes.rows
+    before = scenes.nfe
     again = edit_benchmark.run(scenes, drawn, cases(WHAT, (7.5,), (2,)), folder)
-    assert scenes.rows == before
+    assert scenes.nfe == before
     pd.testing.assert_frame_equal(again, rows)
     with pytest.raises(ValueError, match="other prompts"):
         edit_benchmark.run(scenes, drawn[::-1], cases(WHAT, (7.5,), (2,)), folder)
 
 
-def test_ranks_are_taken_on_each_picture_and_shared_by_equals():
+def test_ranks_are_taken_on_each_image_and_shared_by_equals():
     frame = pd.DataFrame(
         {
             "method": ["ddim", "direct", CEILING] * 2,
-            "picture": [0, 0, 0, 1, 1, 1],
-            "psnr truth": [30.0, 20.0, np.inf, 20.0, 20.0, np.inf],
-            "lpips truth": [0.1, 0.2, 0.0, 0.1, 0.2, 0.0],
+            "image": [0, 0, 0, 1, 1, 1],
+            "psnr_truth": [30.0, 20.0, np.inf, 20.0, 20.0, np.inf],
+            "lpips_truth": [0.1, 0.2, 0.0, 0.1, 0.2, 0.0],
             "background": [30.0, 20.0, np.inf, 20.0, 30.0, np.inf],
-            "asked": 1.0,
-            "kept": [1.0, 0.5, 1.0, 1.0, 1.0, 1.0],
+            "edit_accuracy": 1.0,
+            "preservation": [1.0, 0.5, 1.0, 1.0, 1.0, 1.0],
         }
     ).assign(steps=10, guidance_scale=7.5)
     found = edit_benchmark.ranks(frame)
@@ -105,13 +107,13 @@ def test_ranks_are_taken_on_each_picture_and_shared_by_equals():
 
 def test_summary_and_kinds(rows):
     table = edit_benchmark.summary(rows)
-    assert list(table["way"])[-1] == "ceiling" and len(table) == len(WHAT)
-    assert {"ddim + refine", "no inversion", "dual-chain, fading"} < set(table["way"])
+    assert list(table["setting"])[-1] == "ceiling" and len(table) == len(WHAT)
+    assert {"ddim + refine", "sdedit", "dual-chain, dynamic"} < set(table["setting"])
     fading = rows[(rows["method"] == "dual-chain")]
-    mean = table.set_index("way").loc["dual-chain, fading"]
-    assert mean["psnr truth"] == pytest.approx(fading["psnr truth"].mean())
-    assert mean["psnr truth low"] <= mean["psnr truth"] <= mean["psnr truth high"]
-    assert mean["rows"] == 4 + 2  # neither step is from t ≥ 600
+    mean = table.set_index("setting").loc["dual-chain, dynamic"]
+    assert mean["psnr_truth"] == pytest.approx(fading["psnr_truth"].mean())
+    assert mean["psnr_truth_low"] <= mean["psnr_truth"] <= mean["psnr_truth_high"]
+    assert mean["nfe"] == 4 + 2  # neither step is from t ≥ 600
     kinds = edit_benchmark.by_kind(rows)
     assert list(kinds) == ["colour", "remove"] and "ddim + refine" in kinds.index
     assert set(KEY) <= set(rows)
@@ -121,21 +123,23 @@ def test_gains_are_taken_edit_by_edit():
     frame = pd.DataFrame(
         {
             "method": ["ddim", "direct"] * 3,
-            "picture": [0, 0, 1, 1, 2, 2],
-            "psnr truth": [30.0, 20.0, 21.0, 10.0, 32.0, 20.0],
+            "image": [0, 0, 1, 1, 2, 2],
+            "psnr_truth": [30.0, 20.0, 21.0, 10.0, 32.0, 20.0],
         }
-    ).assign(control="none", dynamic="constant", steps=10, guidance_scale=7.5)
+    ).assign(control="none", schedule="constant", steps=10, guidance_scale=7.5)
     ways = (("ddim", "none", "constant"), ("direct", "none", "constant"))
     found = edit_benchmark.gain(frame, *ways)
-    assert found["psnr truth"] == 11
-    assert found["psnr truth low"] == 10 and found["psnr truth high"] == 12
+    assert found["psnr_truth"] == 11
+    assert found["psnr_truth_low"] == 10 and found["psnr_truth_high"] == 12
 
 
 def test_speed_counts_the_rows_of_an_edit(scenes, drawn):
     table = edit_benchmark.speed(scenes, drawn[0], steps=4, repeats=1).set_index("run")
-    assert table["rows"]["direct + refine"] == 4 + 2 * 4 + 4 * 4
+    assert table["nfe"]["direct + refine"] == 4 + 2 * 4 + 4 * 4
     # One of the four steps, that from t = 751, is guided.
-    assert table["rows"]["dual-chain, fading"] == (2 * 4 + 1) + (4 + 1)
-    assert table["rows"]["dual-chain, fading, shared"] == (4 + 1 + 1) + (4 + 1)
-    assert table["rows"]["dual-chain + refine, fading, shared"] == (4 + 1 + 1) + 4 + (4 + 1)
+    assert table["nfe"]["dual-chain, dynamic"] == (2 * 4 + 1) + (4 + 1)
+    assert table["nfe"]["dual-chain (current timestep), dynamic"] == (4 + 1 + 1) + (4 + 1)
+    assert table["nfe"]["dual-chain (current timestep) + refine, dynamic"] == (4 + 1 + 1) + 4 + (
+        4 + 1
+    )
     assert table["speedup"]["null-text + refine"] == 1 and (table["seconds"] > 0).all()

@@ -1,4 +1,4 @@
-"""What the embedded weights promise: exact inversion, faithful pictures, obedience to prompts."""
+"""What the embedded weights promise: exact inversion, faithful images, obedience to prompts."""
 
 import json
 from dataclasses import replace
@@ -11,13 +11,14 @@ from diffusers import StableDiffusionPipeline
 import erddci
 from erddci.guidance import Condition
 from erddci.images import ImageChanged
-from erddci.metrics import lpips, psnr, ssim
-from erddci.metrics import lpips as weights
+from erddci.metrics import lpips as lpips_module
+from erddci.metrics import psnr, ssim
+from erddci.metrics.lpips import lpips
 from erddci.model import EMBEDDED
+from erddci.scenes.classifier import attributes, load_classifier
 from erddci.scenes.examples import held_out
-from erddci.scenes.reader import answers, load_reader
 from erddci.scenes.render import render
-from erddci.scenes.scene import HELD_OUT_SEEDS, caption, draw
+from erddci.scenes.scene import HELD_OUT_SEEDS, caption, sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +27,18 @@ def scenes64():
 
 
 @pytest.fixture(scope="module")
-def reader():
-    return load_reader()
+def classifier():
+    return load_classifier()
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    return [draw(seed) for seed in HELD_OUT_SEEDS[5000:5100]]
+    return [sample_scene(seed) for seed in HELD_OUT_SEEDS[5000:5100]]
 
 
 @pytest.fixture
 def batch():
-    """Pictures of two held-out scenes and their prompts."""
+    """Images of two held-out scenes and their prompts."""
     return held_out(2)
 
 
@@ -50,27 +51,29 @@ def conditions(model, prompts, guidance_scale=1.0):
 
 def nets():
     """The nets of LPIPS at hand: VGG16 has to be fetched once."""
-    fetched = weights.weights_path("vgg", weights.user_cache()).is_file()
+    fetched = lpips_module.weights_path("vgg", lpips_module.user_cache()).is_file()
     return ["alex", "vgg"] if fetched else ["alex"]
 
 
-def check_exactness(model, pictures, prompts, limit):
+def check_exactness(model, images, prompts, limit):
     """Dual-chain inversion is exact, also if all noise is asked for again; DDIM is not."""
-    x, condition = model.encode(pictures), conditions(model, prompts)
+    x, condition = model.encode(images), conditions(model, prompts)
     path = erddci.invert(model, x, condition, "dual-chain", 50)
     # What a path kept under another scale is of no use at w = 1.
-    again = erddci.reconstruct(model, replace(path, condition=condition.at(2)), condition)
-    assert again.rows == 50
+    again = erddci.reconstruct(
+        model, replace(path, condition=condition.with_guidance(2)), condition
+    )
+    assert again.nfe == 50
     plain = erddci.invert(model, x, condition, "ddim", 50)
-    ddim = plain.drift(erddci.reconstruct(model, plain))[0]
+    ddim = plain.latent_error(erddci.reconstruct(model, plain))[0]
     round_trip = model.decode(x)
     for back in (erddci.reconstruct(model, path), again):
-        drift = path.drift(back)
+        drift = path.latent_error(back)
         assert drift.max() <= limit
         assert (ddim >= 100 * drift[0]).all()
-        for reference, picture in zip(round_trip, model.decode(back.image), strict=True):
-            assert ssim(reference, picture) >= 0.9999
-            assert all(lpips(reference, picture, net) <= 1e-4 for net in nets())
+        for reference, image in zip(round_trip, model.decode(back.x0), strict=True):
+            assert ssim(reference, image) >= 0.9999
+            assert all(lpips(reference, image, net) <= 1e-4 for net in nets())
 
 
 def test_scenes_come_back(scenes, batch):
@@ -86,10 +89,10 @@ def test_scenes_come_back_in_double_precision(scenes64, batch):
     "method", [name for name, m in erddci.METHODS.items() if m.reversible != "approximate"]
 )
 def test_exact_methods_are_exact_on_scenes(scenes64, batch, method, w):
-    picture, prompt = batch[0]
+    image, prompt = batch[0]
     condition = scenes64.condition(prompt, guidance_scale=w)
-    path = erddci.invert(scenes64, scenes64.encode(picture), condition, method, 20)
-    drift = path.drift(erddci.reconstruct(scenes64, path)).max()
+    path = erddci.invert(scenes64, scenes64.encode(image), condition, method, 20)
+    drift = path.latent_error(erddci.reconstruct(scenes64, path)).max()
     assert drift < 1e-10 * max(1, path.xs.abs().max())
 
 
@@ -98,35 +101,35 @@ def test_photographs_come_back(scenes):
         check_exactness(scenes, [erddci.photographs()["astronaut"]], [""], limit=1e-4)
 
 
-def test_auto_encoder_keeps_held_out_pictures(scenes):
-    pictures = [picture for picture, _ in held_out(20)]
-    decoded = scenes.decode(scenes.encode(pictures))
-    values = [psnr(scenes.read(p), image) for p, image in zip(pictures, decoded, strict=True)]
+def test_auto_encoder_keeps_held_out_images(scenes):
+    images = [image for image, _ in held_out(20)]
+    decoded = scenes.decode(scenes.encode(images))
+    values = [psnr(scenes.to_array(p), image) for p, image in zip(images, decoded, strict=True)]
     assert np.mean(values) >= 32
 
 
-def agreement(reader, images, truths):
+def agreement(classifier, images, truths):
     """The share of true answers that the reader gives."""
-    pairs = zip(reader.read(images), truths, strict=True)
+    pairs = zip(classifier.classify(images), truths, strict=True)
     return np.mean([read.get(q) == answer for read, truth in pairs for q, answer in truth.items()])
 
 
-def test_reader_reads_held_out_pictures(reader, drawn):
+def test_reader_reads_held_out_images(classifier, drawn):
     images = np.stack([render(scene).image for scene in drawn])
-    assert agreement(reader, images, map(answers, drawn)) >= 0.99
+    assert agreement(classifier, images, map(attributes, drawn)) >= 0.99
 
 
-def test_reader_reads_what_the_auto_encoder_keeps(scenes, reader, drawn):
-    pictures = [render(scene).image for scene in drawn[:20]]
-    decoded = scenes.decode(scenes.encode(pictures))
-    assert agreement(reader, decoded, map(answers, drawn[:20])) >= 0.95
+def test_reader_reads_what_the_auto_encoder_keeps(scenes, classifier, drawn):
+    images = [render(scene).image for scene in drawn[:20]]
+    decoded = scenes.decode(scenes.encode(images))
+    assert agreement(classifier, decoded, map(attributes, drawn[:20])) >= 0.95
 
 
-def test_samples_follow_their_prompts(scenes, reader, drawn):
+def test_samples_follow_their_prompts(scenes, classifier, drawn):
     wanted = drawn[:24]
     condition = conditions(scenes, [caption(scene) for scene in wanted], guidance_scale=7.5)
     samples = scenes.sample(condition, 25, torch.Generator().manual_seed(0), count=24)
-    assert agreement(reader, scenes.decode(samples), map(answers, wanted)) >= 0.9
+    assert agreement(classifier, scenes.decode(samples), map(attributes, wanted)) >= 0.9
 
 
 def test_the_card_tells_what_was_measured(scenes):

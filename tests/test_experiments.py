@@ -7,55 +7,55 @@ from PIL import Image
 
 from erddci import experiments
 from erddci.editing import edit
-from erddci.guidance import DYNAMIC
+from erddci.guidance import DEFAULT_SCHEDULE
 from erddci.inversion import invert
 from erddci.methods import dual_chain
 from erddci.metrics import compare
 from erddci.scenes import examples as data
 from erddci.scenes.captions import tokenizer
-from erddci.scenes.reader import answers
+from erddci.scenes.classifier import attributes
 
 
 @pytest.fixture
-def pictures():
+def images():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
     return [(Image.fromarray(each), "a red cube on a grey floor") for each in pixels]
 
 
-def test_error_accumulation_has_a_row_per_picture_scale_inversion_and_node(tiny, pictures):
-    frame = experiments.error_accumulation(tiny, pictures, scales=(1, 3), steps=4)
+def test_error_accumulation_has_a_row_per_image_scale_inversion_and_node(tiny, images):
+    frame = experiments.error_accumulation(tiny, images, scales=(1, 3), steps=4)
     assert len(frame) == 2 * 2 * 2 * 5
     # The way back starts where inversion ended.
-    assert (frame.loc[frame["node"] == 4, "latent max"] == 0).all()
+    assert (frame.loc[frame["node"] == 4, "latent_max"] == 0).all()
     # At w = 1 both inversions are the same walk.
     same = frame[frame["guidance_scale"] == 1].pivot(
-        index=["picture", "node"], columns="inverted", values="latent rms"
+        index=["image", "node"], columns="inverted", values="latent_rms"
     )
     np.testing.assert_array_equal(same["unguided"], same["same scale"])
-    assert frame["psnr vae"].notna().sum() == 2 * 2 * 2
+    assert frame["psnr_vae"].notna().sum() == 2 * 2 * 2
 
 
-def test_reconstruction_is_exact_against_the_round_trip_and_not_against_the_input(tiny, pictures):
-    frame = experiments.reconstruction(tiny, pictures, steps=4)
-    floor = experiments.vae_floor(tiny, pictures)
+def test_reconstruction_is_exact_against_the_round_trip_and_not_against_the_input(tiny, images):
+    frame = experiments.reconstruction(tiny, images, steps=4)
+    floor = experiments.vae_floor(tiny, images)
     dual = frame[frame["method"] == "dual-chain"]
-    assert (dual["latent max"] < 1e-12).all()
-    assert (dual["ssim vae"] > 1 - 1e-9).all()
-    np.testing.assert_allclose(dual["psnr input"], floor["psnr"], atol=1e-3)
+    assert (dual["latent_max"] < 1e-12).all()
+    assert (dual["ssim_vae"] > 1 - 1e-9).all()
+    np.testing.assert_allclose(dual["psnr_input"], floor["psnr"], atol=1e-3)
 
 
-def test_vae_floor_is_the_round_trip_against_the_input(tiny, pictures):
-    picture = pictures[0][0]
-    image = np.asarray(picture) / np.float32(255)
-    expected = compare(image, tiny.decode(tiny.encode(picture))[0])
-    frame = experiments.vae_floor(tiny, pictures)
+def test_vae_floor_is_the_round_trip_against_the_input(tiny, images):
+    image = images[0][0]
+    image = np.asarray(image) / np.float32(255)
+    expected = compare(image, tiny.decode(tiny.encode(image))[0])
+    frame = experiments.vae_floor(tiny, images)
     assert frame.loc[0, "psnr"] == pytest.approx(expected["psnr"])
 
 
-def test_the_last_aim_of_the_way_back_is_the_reconstruction(tiny, pictures):
-    picture, prompt = pictures[0]
-    strips = experiments.way_back(tiny, picture, prompt, scales=(1,), nodes=(4, 2, 1))
-    _, back = experiments.reconstruct_one(tiny, picture, prompt, "ddim", 4)
+def test_the_last_aim_of_the_way_back_is_the_reconstruction(tiny, images):
+    image, prompt = images[0]
+    strips = experiments.way_back(tiny, image, prompt, scales=(1,), nodes=(4, 2, 1))
+    _, back = experiments.reconstruct_one(tiny, image, prompt, "ddim", 4)
     difference = strips[1][-1] - np.asarray(back) / 255
     # With steps_offset 1 the last node still holds a trace of noise: aim and latent differ by it.
     assert strips[1].shape == (3, 16, 16, 3)
@@ -68,14 +68,14 @@ def test_rows_are_counted_in_all_three_orders(toy):
     assert frame.loc["as published", ["up", "back", "total"]].tolist() == [14, 14, 28]
     assert frame.loc["noise kept", ["up", "back", "total"]].tolist() == [14, 0, 14]
     assert frame.loc["noise kept and shared", ["up", "back", "total"]].tolist() == [8, 0, 8]
-    assert (frame["latent max"] < 1e-12).all()
+    assert (frame["latent_max"] < 1e-12).all()
 
 
 def test_published_order_walks_the_same_chains_as_dual_chain(toy):
     x = toy.sample(1, "left", torch.Generator().manual_seed(0))
     condition = toy.condition("left")
     published = experiments.published_order(toy, x, condition, 7)
-    assert published["latent max"] < 1e-12
+    assert published["latent_max"] < 1e-12
     # Its first chain is DDIM inversion, as is the one that dual_chain keeps.
     path = dual_chain(toy, x, condition, toy.grid(7))
     eps = toy(path.kept["z"][1], path.grid.t[1], condition)
@@ -94,7 +94,7 @@ def test_step_order_of_two_steps_by_hand():
         ["ask", "z", 2, 2],
         ["move", "x", 1, 2],
     ]
-    source = experiments.step_order(2, asks="source")
+    source = experiments.step_order(2, timestep="current")
     assert (source["event"] == "ask").sum() == 3
 
 
@@ -104,7 +104,7 @@ def test_noise_trajectories_agree_where_the_walks_do(toy):
     assert len(frame) == 3 * 6
     assert sum(frame.attrs["explained"]) == pytest.approx(1)
     # The way back starts with the noise at (x_N, t_N), which is what the dual chain asks for too.
-    last = frame[frame["node"] == 6].set_index("walk")[["pc1", "pc2"]]
+    last = frame[frame["node"] == 6].set_index("trajectory")[["pc1", "pc2"]]
     np.testing.assert_allclose(last.loc["DDIM inference"], last.loc["dual-chain inference"])
 
 
@@ -115,13 +115,13 @@ def test_noise_trajectories_want_one_latent(toy, points):
 
 def test_ddim_is_first_order_in_the_step_and_the_dual_chain_is_not_in_error():
     frame = experiments.step_size(steps=(100, 200, 500), count=50)
-    error = frame.pivot(index="steps", columns="method", values="latent rms")
+    error = frame.pivot(index="steps", columns="method", values="latent_rms")
     slope = np.polyfit(np.log(error.index), np.log(error["ddim"]), 1)[0]
     assert -1.15 < slope < -0.85
     assert (error["dual-chain"] < 1e-12).all()
 
 
-WAYS = ("dual chain", "D2 mirrored", "D1 + D2, the default", "DDIM", "direct")
+WAYS = ("dual chain", "D2 guided inversion", "D1 + D2, the default", "DDIM", "direct")
 
 
 @pytest.fixture(scope="module")
@@ -131,26 +131,33 @@ def sweep(tiny):
     return experiments.guidance_sweep(tiny, scenes, (1, 3, 5, 15), 4, WAYS)
 
 
-def test_guidance_sweep_has_a_row_per_picture_way_and_scale(sweep):
+def test_guidance_sweep_has_a_row_per_image_way_and_scale(sweep):
     assert len(sweep) == 2 * 4 * len(WAYS)
-    assert sweep.groupby(["way", "guidance_scale", "picture"]).size().eq(1).all()
+    assert sweep.groupby(["setting", "guidance_scale", "image"]).size().eq(1).all()
     assert (
-        sweep[["psnr vae", "ssim vae", "latent rms", "rows up", "seconds up"]].notna().all().all()
+        sweep[["psnr_vae", "ssim_vae", "latent_rms", "nfe_inversion", "seconds_inversion"]]
+        .notna()
+        .all()
+        .all()
     )
 
 
 def test_mirrored_forms_are_exact_at_any_scale_and_cost_nothing_on_the_way_back(sweep):
-    guided = sweep[sweep["guidance_scale"] > 1].set_index("way")
+    guided = sweep[sweep["guidance_scale"] > 1].set_index("setting")
     assert (
-        guided.loc[["D2 mirrored", "D1 + D2, the default", "direct"], "latent max"] < 1e-12
+        guided.loc[["D2 guided inversion", "D1 + D2, the default", "direct"], "latent_max"] < 1e-12
     ).all()
-    assert (guided.loc["D2 mirrored", ["rows up", "rows back"]] == [3 * 4, 0]).all(axis=None)
-    assert (guided.loc["dual chain", ["rows up", "rows back"]] == [2 * 4, 4]).all(axis=None)
+    assert (
+        guided.loc["D2 guided inversion", ["nfe_inversion", "nfe_sampling"]] == [3 * 4, 0]
+    ).all(axis=None)
+    assert (guided.loc["dual chain", ["nfe_inversion", "nfe_sampling"]] == [2 * 4, 4]).all(
+        axis=None
+    )
 
 
 def test_the_plain_chain_errs_in_proportion_to_what_guidance_adds(sweep):
-    plain = sweep[sweep["way"] == "dual chain"]
-    error = plain.pivot(index="picture", columns="guidance_scale", values="latent rms")
+    plain = sweep[sweep["setting"] == "dual chain"]
+    error = plain.pivot(index="image", columns="guidance_scale", values="latent_rms")
     assert (error[1] < 1e-12).all() and (error[3] > 1e-3).all()
     np.testing.assert_allclose(error[5] / error[3], 4 / 2, rtol=1e-6)
     np.testing.assert_allclose(error[15] / error[3], 14 / 2, rtol=1e-6)
@@ -163,35 +170,37 @@ def one_edit():
 
 def test_a_perfect_edit_is_as_good_as_it_gets(one_edit):
     truth = np.asarray(one_edit.truth, dtype=np.float32) / 255
-    found = experiments.edit_measures(one_edit, truth, truth, answers(one_edit.truth_scene))
-    assert found["psnr truth"] == found["background"] == np.inf
-    assert found["asked"] == found["kept"] == found["ssim truth"] == 1
-    assert found["lpips truth"] == 0
+    found = experiments.edit_measures(one_edit, truth, truth, attributes(one_edit.truth_scene))
+    assert found["psnr_truth"] == found["background"] == np.inf
+    assert found["edit_accuracy"] == found["preservation"] == found["ssim_truth"] == 1
+    assert found["lpips_truth"] == 0
 
 
 def test_doing_nothing_keeps_all_and_does_nothing_asked(one_edit):
     image, truth = (np.asarray(each) / 255 for each in (one_edit.image, one_edit.truth))
-    found = experiments.edit_measures(one_edit, image, truth, answers(one_edit.scene))
-    assert (found["asked"], found["kept"]) == (0, 1)
+    found = experiments.edit_measures(one_edit, image, truth, attributes(one_edit.scene))
+    assert (found["edit_accuracy"], found["preservation"]) == (0, 1)
     # The things differ more than what is around them.
-    assert found["psnr truth"] < found["background"] < np.inf
+    assert found["psnr_truth"] < found["background"] < np.inf
 
 
 def test_edit_sweep_of_one_edit(scenes, one_edit):
     ways = ("dual chain", "D1 + D2, the default", "DDIM")
     frame = experiments.edit_sweep(scenes, [one_edit], (1, 3), 2, ways)
     assert len(frame) == 2 * len(ways)
-    quality = frame.pivot(index="way", columns="guidance_scale", values="psnr truth")
+    quality = frame.pivot(index="setting", columns="guidance_scale", values="psnr_truth")
     # At w = 1 a form has no say.
     assert quality.loc["dual chain", 1] == pytest.approx(quality.loc["D1 + D2, the default", 1])
-    assert quality.notna().all().all() and (frame[["asked", "kept"]] <= 1).all().all()
+    assert (
+        quality.notna().all().all() and (frame[["edit_accuracy", "preservation"]] <= 1).all().all()
+    )
 
 
 @pytest.mark.filterwarnings("ignore::erddci.images.ImageChanged")
 @pytest.mark.parametrize(("method", "expected"), [("ddim", 1), ("direct", 3), ("dual-chain", 3)])
 def test_scenes_are_inverted_as_the_method_and_the_dynamic_control_want(tiny, method, expected):
     scenes = data.examples()[:2]
-    path = experiments.climbed(tiny, scenes, method, 3, 2, DYNAMIC)
+    path = experiments.climbed(tiny, scenes, method, 3, 2, DEFAULT_SCHEDULE)
     assert path.xs.shape[:2] == (3, 2) and path.method == method
     assert path.condition.guidance_scale == expected
     plain = experiments.climbed(tiny, scenes, "dual-chain", 3, 2)
@@ -202,23 +211,23 @@ def test_edit_gallery_has_all_ways_between_input_and_truth(scenes, one_edit):
     ways = {"DDIM": ("ddim", "none", None), "P2P": ("ddim", "refine", None)}
     images, frame = experiments.edit_gallery(scenes, [one_edit], ways, 3, 2)
     assert list(images) == ["input", "DDIM", "P2P", experiments.TRUTH]
-    assert list(frame["way"]) == ["input", "DDIM", "P2P"]
+    assert list(frame["setting"]) == ["input", "DDIM", "P2P"]
     path = invert(
         scenes, scenes.encode(one_edit.image), scenes.condition(one_edit.source), "ddim", 2
     )
     by_hand = edit(scenes, path, scenes.condition(one_edit.target, guidance_scale=3))
-    np.testing.assert_allclose(images["DDIM"], scenes.decode(by_hand.image), atol=1e-5)
+    np.testing.assert_allclose(images["DDIM"], scenes.decode(by_hand.x0), atol=1e-5)
     assert np.abs(images["P2P"] - images["DDIM"]).max() > 1e-3
-    done = frame.set_index("way").loc["input"]
-    assert done["asked"] == 0 and done["kept"] == 1, "the input was not edited"
+    done = frame.set_index("setting").loc["input"]
+    assert done["edit_accuracy"] == 0 and done["preservation"] == 1, "the input was not edited"
 
 
 def test_injection_sweep_starts_at_no_control(scenes, one_edit):
     images, frame = experiments.injection_sweep(scenes, [one_edit], (0, 0.8), 3, 2)
     assert list(images) == [(0, 0), (0, 0.8), (0.8, 0), (0.8, 0.8)]
-    assert list(zip(frame["cross"], frame["itself"], strict=True)) == list(images)
-    path = experiments.climbed(scenes, [one_edit], "dual-chain", 3, 2, DYNAMIC)
-    free = experiments.edited(scenes, [one_edit], path, 3, DYNAMIC)
+    assert list(zip(frame["cross_until"], frame["self_until"], strict=True)) == list(images)
+    path = experiments.climbed(scenes, [one_edit], "dual-chain", 3, 2, DEFAULT_SCHEDULE)
+    free = experiments.edited(scenes, [one_edit], path, 3, DEFAULT_SCHEDULE)
     np.testing.assert_allclose(images[0, 0], free, atol=1e-5)
     assert all(np.abs(images[pair] - free).max() > 1e-3 for pair in list(images)[1:])
 

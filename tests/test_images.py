@@ -1,4 +1,4 @@
-"""Whatever picture comes in, the right pixels go out, and every change is said."""
+"""Whatever image comes in, the right pixels go out, and every change is said."""
 
 import struct
 import warnings
@@ -13,7 +13,7 @@ SIZE = 16
 RED, GREEN, WHITE = (255, 0, 0), (0, 128, 0), (255, 255, 255)
 
 
-def picture(mode="RGB", size=(SIZE, SIZE), colour=RED):
+def sample_image(mode="RGB", size=(SIZE, SIZE), colour=RED):
     return Image.new(mode, size, colour)
 
 
@@ -22,7 +22,7 @@ def noise(*shape):
 
 
 def opened(source, words):
-    """The pixels of a picture that cannot be taken as it is, after checking what was said."""
+    """The pixels of an image that cannot be taken as it is, after checking what was said."""
     with pytest.warns(ImageChanged, match=words) as said:
         image = open_image(source, SIZE)
     assert len([each for each in said if each.category is ImageChanged]) == 1
@@ -38,11 +38,11 @@ def opened_in_silence(source):
     return np.asarray(image)
 
 
-# Pictures that fit.
+# Images that fit.
 
 
 @pytest.mark.parametrize("kind", ["path", "string", "image", "array", "floats", "narrow floats"])
-def test_a_picture_that_fits_is_left_alone(kind, tmp_path):
+def test_a_image_that_fits_is_left_alone(kind, tmp_path):
     pixels, path = noise(SIZE, SIZE, 3), tmp_path / "fits.png"
     Image.fromarray(pixels).save(path)
     sources = {
@@ -59,8 +59,8 @@ def test_a_picture_that_fits_is_left_alone(kind, tmp_path):
 def test_lossless_formats_give_the_same_pixels(tmp_path):
     pixels = noise(SIZE, SIZE, 3)
     for ending in ("bmp", "tiff", "ppm"):
-        Image.fromarray(pixels).save(tmp_path / f"picture.{ending}")
-        assert np.array_equal(opened_in_silence(tmp_path / f"picture.{ending}"), pixels)
+        Image.fromarray(pixels).save(tmp_path / f"image.{ending}")
+        assert np.array_equal(opened_in_silence(tmp_path / f"image.{ending}"), pixels)
 
 
 # Transparency.
@@ -71,7 +71,7 @@ def test_transparent_pixels_become_white_and_half_transparent_ones_pale():
     pixels[:, :4] = (*RED, 255)
     pixels[:, 4:8] = (*RED, 0)
     pixels[:, 8:] = (*RED, 51)  # a fifth red, four fifths white
-    image = opened(pixels, "the picture was laid on white where it is transparent$")
+    image = opened(pixels, "the image was laid on white where it is transparent$")
     assert image[0, 0].tolist() == [255, 0, 0]
     assert image[0, 4].tolist() == [255, 255, 255]
     assert image[0, 8].tolist() == [255, 204, 204]
@@ -88,7 +88,7 @@ def test_transparent_grey_becomes_white():
     ("mode", "transparent"), [("P", 1), ("L", 200), ("RGB", (0, 200, 0))], ids=str
 )
 def test_a_colour_declared_transparent_becomes_white(mode, transparent, tmp_path):
-    image = picture(mode, colour=0)
+    image = sample_image(mode, colour=0)
     if mode == "P":
         image.putpalette([*RED, *GREEN])
     image.paste(transparent, (0, 0, 8, SIZE))
@@ -105,11 +105,15 @@ def test_a_colour_declared_transparent_becomes_white(mode, transparent, tmp_path
 @pytest.mark.parametrize(
     ("image", "words", "colour"),
     [
-        (picture("L", colour=90), "repeated from grey to RGB", (90, 90, 90)),
-        (picture("1", colour=1), "repeated from grey to RGB", WHITE),
-        (picture("CMYK", colour=(0, 255, 255, 0)), "converted from CMYK to RGB", RED),
-        (picture("HSV", colour=(0, 255, 255)), "converted from HSV to RGB", RED),
-        (picture("I;16", colour=257 * 70), "scaled from 16 to 8 bits and repeated", (70, 70, 70)),
+        (sample_image("L", colour=90), "repeated from grey to RGB", (90, 90, 90)),
+        (sample_image("1", colour=1), "repeated from grey to RGB", WHITE),
+        (sample_image("CMYK", colour=(0, 255, 255, 0)), "converted from CMYK to RGB", RED),
+        (sample_image("HSV", colour=(0, 255, 255)), "converted from HSV to RGB", RED),
+        (
+            sample_image("I;16", colour=257 * 70),
+            "scaled from 16 to 8 bits and repeated",
+            (70, 70, 70),
+        ),
     ],
     ids=lambda each: getattr(each, "mode", None),
 )
@@ -118,7 +122,7 @@ def test_other_modes(image, words, colour):
 
 
 def test_palette_without_transparency():
-    image = picture("P", colour=1)
+    image = sample_image("P", colour=1)
     image.putpalette([*RED, *GREEN])
     assert (opened(image, "converted from P to RGB") == GREEN).all()
 
@@ -132,11 +136,15 @@ def test_sixteen_bits_are_divided_by_257(tmp_path):
     ).all()
     assert (opened(values, "16 to 8 bits; repeated from grey") == expected).all()
     colour = np.repeat(values[..., None], 3, axis=2)
-    assert (opened(colour, "the picture was scaled from 16 to 8 bits$") == expected).all()
+    assert (opened(colour, "the image was scaled from 16 to 8 bits$") == expected).all()
 
 
-def test_integers_beyond_sixteen_bits_and_floating_pictures_are_refused():
-    for image in (picture("I", colour=70_000), picture("I", colour=-1), picture("F", colour=0.5)):
+def test_integers_beyond_sixteen_bits_and_floating_images_are_refused():
+    for image in (
+        sample_image("I", colour=70_000),
+        sample_image("I", colour=-1),
+        sample_image("F", colour=0.5),
+    ):
         with pytest.raises(ValueError, match=f"mode {image.mode} with values from"):
             open_image(image, SIZE)
 
@@ -148,7 +156,7 @@ def test_integers_beyond_sixteen_bits_and_floating_pictures_are_refused():
 def test_photographs_are_turned_upright(orientation, corner, tmp_path):
     # EXIF: 3 is upside down, 6 needs a quarter turn clockwise, 8 one counterclockwise.  The top
     # left corner is red, in a block as large as JPEG compresses alone.
-    image = picture(colour=WHITE)
+    image = sample_image(colour=WHITE)
     image.paste(RED, (0, 0, 8, 8))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -165,7 +173,7 @@ def test_photographs_that_need_no_turn_are_left_alone(orientation, tmp_path):
     # 0 is no orientation at all; some cameras write it.
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture().save(tmp_path / "upright.jpg", exif=exif)
+    sample_image().save(tmp_path / "upright.jpg", exif=exif)
     opened_in_silence(tmp_path / "upright.jpg")
 
 
@@ -180,60 +188,60 @@ def test_the_central_square_is_kept(wide):
     assert (opened(pixels, words) == GREEN).all()
 
 
-def test_a_larger_picture_keeps_its_means():
+def test_a_larger_image_keeps_its_means():
     pixels = noise(4, 4, 3).repeat(16, 0).repeat(16, 1)
-    image = opened(pixels, "the picture was resized from 64 × 64 to 16 × 16$")
+    image = opened(pixels, "the image was resized from 64 × 64 to 16 × 16$")
     assert np.abs(image[1::4, 1::4].astype(int) - pixels[8::16, 8::16]).max() <= 40
     assert np.abs(image.mean((0, 1)) - pixels.mean((0, 1))).max() < 2
 
 
-def test_a_smaller_picture_is_enlarged():
-    assert (opened(picture(size=(8, 8)), "resized from 8 × 8 to 16 × 16") == RED).all()
+def test_a_smaller_image_is_enlarged():
+    assert (opened(sample_image(size=(8, 8)), "resized from 8 × 8 to 16 × 16") == RED).all()
 
 
-def test_a_tiny_picture_is_refused():
+def test_a_tiny_image_is_refused():
     with pytest.raises(ValueError, match="at least 8 × 8 pixels, got 100 × 7"):
-        open_image(picture(size=(100, 7)), SIZE)
+        open_image(sample_image(size=(100, 7)), SIZE)
 
 
 def test_of_an_animation_the_first_frame_is_taken(tmp_path):
     path = tmp_path / "moves.gif"
-    others = [picture(colour=colour) for colour in (GREEN, WHITE)]
-    picture().save(path, save_all=True, append_images=others)
+    others = [sample_image(colour=colour) for colour in (GREEN, WHITE)]
+    sample_image().save(path, save_all=True, append_images=others)
     assert (opened(path, "moves.gif was reduced to the first of 3 frames") == RED).all()
 
 
 def test_all_changes_are_said_at_once(tmp_path):
     path = tmp_path / "much.png"
-    picture("LA", size=(40, 20), colour=(0, 255)).save(path)
+    sample_image("LA", size=(40, 20), colour=(0, 255)).save(path)
     opened(path, "much.png was laid on white .*; cropped to its centre and resized from 40 × 20")
 
 
-# What is no picture.
+# What is no image.
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no picture at .*gone.png"):
+    with pytest.raises(FileNotFoundError, match="no image at .*gone.png"):
         open_image(tmp_path / "gone.png", SIZE)
     with pytest.raises(FileNotFoundError):
         open_image(tmp_path, SIZE)
 
 
-def test_files_that_hold_no_picture_are_named(tmp_path):
+def test_files_that_hold_no_image_are_named(tmp_path):
     text, cut, empty = (tmp_path / name for name in ("text.png", "cut.png", "empty.png"))
-    text.write_text("not a picture")
+    text.write_text("not an image")
     Image.fromarray(noise(SIZE, SIZE, 3)).save(cut)
     cut.write_bytes(cut.read_bytes()[:400])
     empty.touch()
     for path in (text, cut, empty):
-        with pytest.raises(ValueError, match=f"{path.name} is not a picture that can be read"):
+        with pytest.raises(ValueError, match=f"{path.name} is not an image that can be read"):
             open_image(path, SIZE)
 
 
-def test_a_picture_too_large_to_decode_is_refused(tmp_path):
+def test_a_image_too_large_to_decode_is_refused(tmp_path):
     # A header that promises 60 000 × 60 000 pixels: Pillow takes it for an attack.
     path = tmp_path / "huge.bmp"
-    picture().save(path)
+    sample_image().save(path)
     data = bytearray(path.read_bytes())
     data[18:26] = struct.pack("<ii", 60_000, 60_000)
     path.write_bytes(data)

@@ -94,7 +94,7 @@ def test_methods_fit_on_a_screen():
     methods = {
         name
         for method in erddci.METHODS.values()
-        for name in (method.up.__name__, method.back.__name__)
+        for name in (method.invert.__name__, method.sample.__name__)
     }
     assert methods <= set(lengths)
     assert max(lengths.values()) <= 25, lengths

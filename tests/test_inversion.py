@@ -8,15 +8,15 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 
 import erddci
-from erddci import METHODS, Dynamic, Trajectory, invert, reconstruct
+from erddci import METHODS, GuidanceSchedule, Trajectory, invert, reconstruct
 from erddci.toy import Mixture
 
-ASKS = ("target", "source")
+TIMESTEPS = ("next", "current")
 PROMPT = "a small red matte cube on a teal floor"
 EXACT = [name for name, method in METHODS.items() if method.reversible != "approximate"]
 OPTIONS = [
     *[(name, {}) for name in METHODS],
-    *[(name, {"asks": "source"}) for name in ("ddim", "direct", "dual-chain")],
+    *[(name, {"timestep": "current"}) for name in ("ddim", "direct", "dual-chain")],
     ("aidi", {"mixing": "average"}),
     ("bdia", {"gamma": 0.7}),
 ]
@@ -48,19 +48,19 @@ def test_ddim_walks_as_the_schedulers_of_diffusers(tiny, latents):
             torch.testing.assert_close(back.xs[10 - i], x, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("asks", ASKS)
+@pytest.mark.parametrize("timestep", TIMESTEPS)
 @pytest.mark.parametrize("w", [1, 3])
-def test_dual_chain_by_its_definition(toy, points, asks, w):
+def test_dual_chain_by_its_definition(toy, points, timestep, w):
     # In y = x/√ᾱ a step is y ← y + Δσ·ε: the original chain z moves along the noise where it
     # stands, at w = 1, the auxiliary chain along the guided noise where the original arrives.
     condition, grid = toy.condition("left", w), toy.grid(20)
-    path = invert(toy, points, condition, "dual-chain", 20, asks=asks)
+    path = invert(toy, points, condition, "dual-chain", 20, timestep=timestep)
     scale = grid.alphas.sqrt()
     z = x = points / scale[0]
     for i in range(1, 21):
         change = grid.sigmas[i] - grid.sigmas[i - 1]
-        told = grid.t[i] if asks == "target" else grid.t[i - 1]
-        z = z + change * toy(z * scale[i - 1], told, condition.at(1))
+        told = grid.t[i] if timestep == "next" else grid.t[i - 1]
+        z = z + change * toy(z * scale[i - 1], told, condition.with_guidance(1))
         eps = toy(z * scale[i], grid.t[i], condition)
         x = x + change * eps
         torch.testing.assert_close(path.kept["z"][i], z * scale[i])
@@ -68,13 +68,13 @@ def test_dual_chain_by_its_definition(toy, points, asks, w):
         torch.testing.assert_close(path.xs[i], x * scale[i])
 
 
-@pytest.mark.parametrize("asks", ASKS)
-def test_original_chain_is_ddim_inversion(toy, points, asks):
+@pytest.mark.parametrize("timestep", TIMESTEPS)
+def test_original_chain_is_ddim_inversion(toy, points, timestep):
     condition = toy.condition("right")
-    dual = invert(toy, points, condition, "dual-chain", 20, asks=asks)
-    plain = invert(toy, points, condition, "ddim", 20, asks=asks)
+    dual = invert(toy, points, condition, "dual-chain", 20, timestep=timestep)
+    plain = invert(toy, points, condition, "ddim", 20, timestep=timestep)
     torch.testing.assert_close(dual.kept["z"], plain.xs)
-    assert (dual.noise - plain.noise).abs().max() > 1e-3
+    assert (dual.xT - plain.xT).abs().max() > 1e-3
 
 
 # What is exact, and what is not.
@@ -85,9 +85,9 @@ def test_original_chain_is_ddim_inversion(toy, points, asks):
 @pytest.mark.parametrize(("method", "options"), EXACT_OPTIONS)
 def test_exact_methods_return_to_the_point(toy, points, method, options, steps, w):
     path, back = there_and_back(toy, points, toy.condition("left", w), method, steps, **options)
-    assert torch.equal(path.image, points)
+    assert torch.equal(path.x0, points)
     # The chain leaves the unit scale under strong guidance, and float64 is exact up to scale.
-    assert path.drift(back).max() < 1e-10 * max(1, path.xs.abs().max())
+    assert path.latent_error(back).max() < 1e-10 * max(1, path.xs.abs().max())
 
 
 @pytest.mark.parametrize("w", [1, 7.5])
@@ -96,7 +96,7 @@ def test_exact_methods_return_to_the_point(toy, points, method, options, steps, 
 def test_exact_methods_return_to_the_latent(tiny64, latents, method, options, prompt, w):
     condition = tiny64.condition(prompt, guidance_scale=w)
     path, back = there_and_back(tiny64, latents, condition, method, **options)
-    assert path.drift(back).max() < 1e-10 * max(1, path.xs.abs().max())
+    assert path.latent_error(back).max() < 1e-10 * max(1, path.xs.abs().max())
 
 
 @pytest.mark.parametrize("w", [1, 0, 7.5, -2])
@@ -115,27 +115,27 @@ def test_asking_the_network_again_is_exact_too(network, limit, latents, request)
     # One prompt for each sample counts as another condition, so the kept noise is not used.
     each = replace(path.condition, text=path.condition.text.repeat(2, 1, 1))
     back = reconstruct(model, path, each)
-    assert back.rows == 10
-    assert path.drift(back).max() < limit
+    assert back.nfe == 10
+    assert path.latent_error(back).max() < limit
 
 
 def test_ddim_does_not_return_and_its_error_accumulates(tiny64, latents):
     path, back = there_and_back(tiny64, latents, tiny64.condition(PROMPT), "ddim")
-    drift = path.drift(back)
+    drift = path.latent_error(back)
     assert (drift[-1] == 0).all() and (drift[0] > 1e-2).all()
     assert (drift[0] > drift[5]).all()
 
 
-@pytest.mark.parametrize("asks", ASKS)
-def test_error_of_ddim_is_of_first_order_and_that_of_dual_chain_is_none(toy, points, asks):
+@pytest.mark.parametrize("timestep", TIMESTEPS)
+def test_error_of_ddim_is_of_first_order_and_that_of_dual_chain_is_none(toy, points, timestep):
     steps = [50, 100, 200, 500]
 
     def errors(method):
         walks = [
-            there_and_back(toy, points, toy.condition("left"), method, count, asks=asks)
+            there_and_back(toy, points, toy.condition("left"), method, count, timestep=timestep)
             for count in steps
         ]
-        return torch.stack([path.drift(back)[0] for path, back in walks])
+        return torch.stack([path.latent_error(back)[0] for path, back in walks])
 
     times = torch.tensor(steps).double().log()
     logs = errors("ddim").log()
@@ -144,19 +144,19 @@ def test_error_of_ddim_is_of_first_order_and_that_of_dual_chain_is_none(toy, poi
     assert errors("dual-chain").max() < 1e-11
 
 
-@pytest.mark.parametrize("asks", ASKS)
+@pytest.mark.parametrize("timestep", TIMESTEPS)
 @pytest.mark.parametrize("w", [0, 3, 7.5])
-def test_error_under_guidance_is_the_sum_of_guided_differences(toy, points, asks, w):
+def test_error_under_guidance_is_the_sum_of_guided_differences(toy, points, timestep, w):
     # y'_0 − y_0 = −(w − 1)·Σ Δσ_i (ε_c − ε_u)(z_i), all of it known after inversion.
     condition = toy.condition("left")
-    path = invert(toy, points, condition, "dual-chain", 20, asks=asks)
-    back = reconstruct(toy, path, condition.at(w))
+    path = invert(toy, points, condition, "dual-chain", 20, timestep=timestep)
+    back = reconstruct(toy, path, condition.with_guidance(w))
     grid, expected = path.grid, torch.zeros_like(points)
     for i in range(1, 21):
         z = path.kept["z"][i]
-        guided = toy(z, grid.t[i], condition) - toy(z, grid.t[i], condition.at(0))
+        guided = toy(z, grid.t[i], condition) - toy(z, grid.t[i], condition.with_guidance(0))
         expected -= (w - 1) * (grid.sigmas[i] - grid.sigmas[i - 1]) * guided
-    error = (back.image - path.image) / grid.alphas[0].sqrt()
+    error = (back.x0 - path.x0) / grid.alphas[0].sqrt()
     torch.testing.assert_close(error, expected, rtol=1e-9, atol=1e-9)
     assert error.abs().max() > 0.1
 
@@ -179,7 +179,7 @@ def test_one_round_of_fixed_point_is_ddim_and_many_satisfy_its_equation(toy, poi
     def gap(method, rounds, **options):
         path = invert(toy, points, condition, method, 20, rounds=rounds, **options)
         landed = [
-            path.grid.move(path.xs[i - 1], toy(path.xs[i], path.grid.t[i], condition), i - 1, i)
+            path.grid.step(path.xs[i - 1], toy(path.xs[i], path.grid.t[i], condition), i - 1, i)
             for i in range(1, 21)
         ]
         return (path.xs[1:] - torch.stack(landed)).abs().max()
@@ -190,7 +190,7 @@ def test_one_round_of_fixed_point_is_ddim_and_many_satisfy_its_equation(toy, poi
     # Anderson's mixing needs fewer rounds than plain substitution.
     assert gap("aidi", 6) < 1e-2 * gap("fixed-point", 6)
     path, back = there_and_back(toy, points, condition, "fixed-point", 20, rounds=60)
-    assert path.drift(back).max() < 1e-11
+    assert path.latent_error(back).max() < 1e-11
 
 
 def test_renoise_over_one_prediction_is_fixed_point(toy, points):
@@ -201,8 +201,8 @@ def test_renoise_over_one_prediction_is_fixed_point(toy, points):
     # Otherwise a step moves along the mean of the last predictions.
     path, grid = invert(toy, points, condition, "renoise", 1, rounds=1, average=2), toy.grid(1)
     first = toy(points, grid.t[1], condition)
-    second = toy(grid.move(points, first, 0, 1), grid.t[1], condition)
-    torch.testing.assert_close(path.noise, grid.move(points, (first + second) / 2, 0, 1))
+    second = toy(grid.step(points, first, 0, 1), grid.t[1], condition)
+    torch.testing.assert_close(path.xT, grid.step(points, (first + second) / 2, 0, 1))
 
 
 def test_spdinv_closes_the_gap_of_the_fixed_point(toy, points):
@@ -213,10 +213,10 @@ def test_spdinv_closes_the_gap_of_the_fixed_point(toy, points):
         x = path.xs[i - 1]
 
         def gap(z, x=x, i=i):
-            landed = grid.move(x, toy(z, grid.t[i], condition), i - 1, i)
+            landed = grid.step(x, toy(z, grid.t[i], condition), i - 1, i)
             return (z - landed).square().flatten(1).mean(1)
 
-        plain = grid.move(x, toy(x, grid.t[i], condition), i - 1, i)
+        plain = grid.step(x, toy(x, grid.t[i], condition), i - 1, i)
         assert (gap(path.xs[i]) < torch.maximum(0.1 * gap(plain), torch.tensor(1e-9))).all()
 
 
@@ -231,21 +231,24 @@ def test_null_text_lowers_its_loss_at_every_step_and_beats_ddim(scenes):
         def miss(null, i=i):
             with torch.no_grad():
                 eps = scenes(back.xs[i], grid.t[i], replace(condition, null=null))
-            landed = grid.move(back.xs[i], eps, i, i - 1)
+            landed = grid.step(back.xs[i], eps, i, i - 1)
             return (landed - path.xs[i - 1]).square().mean()
 
         assert miss(path.kept["null"][i - 1]) <= miss(null) * (1 + 1e-6)
         null = path.kept["null"][i - 1]
-    ddim = invert(scenes, x, condition.at(1), "ddim", 10)
+    ddim = invert(scenes, x, condition.with_guidance(1), "ddim", 10)
     assert torch.equal(ddim.xs, path.xs)
-    assert path.drift(back)[0] < 0.5 * ddim.drift(reconstruct(scenes, ddim, condition))[0]
+    assert (
+        path.latent_error(back)[0]
+        < 0.5 * ddim.latent_error(reconstruct(scenes, ddim, condition))[0]
+    )
 
 
 @pytest.mark.parametrize("w", [0, 1, 7.5, -2])
 def test_negative_prompt_at_any_guidance_is_ddim_at_one(tiny64, latents, w):
     condition = tiny64.condition(PROMPT, guidance_scale=w)
     path, back = there_and_back(tiny64, latents, condition, "negative-prompt")
-    ddim, plain = there_and_back(tiny64, latents, condition.at(1), "ddim")
+    ddim, plain = there_and_back(tiny64, latents, condition.with_guidance(1), "ddim")
     assert torch.equal(path.xs, ddim.xs)
     torch.testing.assert_close(back.xs, plain.xs)
 
@@ -253,16 +256,16 @@ def test_negative_prompt_at_any_guidance_is_ddim_at_one(tiny64, latents, w):
 def test_proximal_leaves_the_path_only_where_guidance_is_strong(tiny64, latents):
     source, target = tiny64.condition(PROMPT), tiny64.condition("a red cone", guidance_scale=7.5)
     path, back = there_and_back(tiny64, latents, source, "proximal", 20)
-    assert torch.equal(back.image, path.image)
+    assert torch.equal(back.x0, path.x0)
     edited = reconstruct(tiny64, path, target)
-    free = (edited.image != path.image).double().mean()
+    free = (edited.x0 != path.x0).double().mean()
     assert 0 < free < 1
 
 
 def test_direct_puts_the_source_back_on_the_inverted_path(tiny64, latents):
     condition = tiny64.condition(PROMPT, guidance_scale=7.5)
     path, back = there_and_back(tiny64, latents, condition, "direct")
-    ddim = invert(tiny64, latents, condition.at(1), "ddim", 10)
+    ddim = invert(tiny64, latents, condition.with_guidance(1), "ddim", 10)
     assert torch.equal(path.xs, ddim.xs)
     torch.testing.assert_close(back.xs, ddim.xs, rtol=0, atol=1e-12)
     assert path.kept["offset"].abs().max() > 1e-3
@@ -271,11 +274,11 @@ def test_direct_puts_the_source_back_on_the_inverted_path(tiny64, latents):
 def test_edit_friendly_walks_as_a_ddpm_scheduler_fed_with_its_maps(tiny64, latents):
     condition = tiny64.condition(PROMPT, guidance_scale=2)
     path, back = there_and_back(tiny64, latents, condition, "edit-friendly", 10)
-    down, x = DDIMScheduler.from_config(tiny64.scheduler.config), path.noise
+    down, x = DDIMScheduler.from_config(tiny64.scheduler.config), path.xT
     down.set_timesteps(10)
     with torch.no_grad():
         for i, t in zip(range(10, 0, -1), down.timesteps, strict=True):
-            noise = path.kept["map"][i - 1] / path.grid.spread(i)
+            noise = path.kept["map"][i - 1] / path.grid.ddpm_std(i)
             eps = tiny64(x, t, condition)
             x = down.step(eps, t, x, eta=1, variance_noise=noise).prev_sample
             torch.testing.assert_close(back.xs[i - 1], x, rtol=1e-4, atol=1e-4)
@@ -299,10 +302,10 @@ def test_edit_friendly_noises_the_image_independently_at_every_node(tiny, latent
 def test_unmixed_edict_is_a_leapfrog_on_a_grid_with_every_node_twice(toy, points, monkeypatch):
     # At p = 1 and with x always first, EDICT is the two-step formula s_{k−1} = s_{k+1} − Δσ·ε(s_k)
     # of BELM's family, on the sequence y_0, x_0, y_1, x_1, …
-    monkeypatch.setattr("erddci.methods._turn", lambda pair, i: pair)
+    monkeypatch.setattr("erddci.methods._swap_on_odd", lambda pair, i: pair)
     condition, grid = toy.condition("left"), toy.grid(10)
     path, back = there_and_back(toy, points, condition, "edict", 10, p=1.0)
-    assert path.drift(back).max() < 1e-12
+    assert path.latent_error(back).max() < 1e-12
     s = torch.stack([path.kept["y"], path.xs], 1).flatten(0, 1)
     scale, sigmas, t = (
         each.repeat_interleave(2) for each in (grid.alphas.sqrt(), grid.sigmas, grid.t)
@@ -317,11 +320,11 @@ def test_unmixed_edict_is_a_leapfrog_on_a_grid_with_every_node_twice(toy, points
 def test_bdia_without_symmetry_is_ddim(toy, points):
     condition = toy.condition("left")
     path, back = there_and_back(toy, points, condition, "bdia", 20, gamma=0.0)
-    ddim = invert(toy, points, condition, "ddim", 20, asks="source")
+    ddim = invert(toy, points, condition, "ddim", 20, timestep="current")
     torch.testing.assert_close(path.xs, ddim.xs)
     x = path.xs[19]
     for i in range(19, 0, -1):
-        x = path.grid.move(x, toy(x, path.grid.t[i], condition), i, i - 1)
+        x = path.grid.step(x, toy(x, path.grid.t[i], condition), i, i - 1)
         torch.testing.assert_close(back.xs[i - 1], x)
 
 
@@ -347,7 +350,7 @@ def test_bdia_and_belm_satisfy_the_formulas_of_their_papers(toy, points):
 
 def test_belm_samples_to_second_order_and_ddim_to_first():
     # One Gaussian keeps its shape along the way: (y − mean)/√(s² + σ²) is constant.
-    model, steps = Mixture({"one": (0.7, -0.4)}, spread=0.5), [20, 50, 100, 200]
+    model, steps = Mixture({"one": (0.7, -0.4)}, std=0.5), [20, 50, 100, 200]
     condition, mean = model.condition(), model.means[:, :, None, None]
     noise = torch.tensor([1.3, -0.6], dtype=torch.float64).reshape(1, 2, 1, 1)
     errors = []
@@ -355,12 +358,12 @@ def test_belm_samples_to_second_order_and_ddim_to_first():
         grid = model.grid(n)
         wide = (0.25 + grid.sigmas**2).sqrt()
         y = mean + (noise / grid.alphas[-1].sqrt() - mean) * wide[0] / wide[-1]
-        first = grid.move(noise, model(noise, grid.t[-1], condition), n, n - 1)
+        first = grid.step(noise, model(noise, grid.t[-1], condition), n, n - 1)
         xs = torch.stack([noise] * (n - 1) + [first, noise])
         start = invert(model, noise, condition, "belm", n)
         for method in ("ddim", "belm"):
             back = reconstruct(model, replace(start, xs=xs, method=method))
-            errors.append((back.image - y * grid.alphas[0].sqrt()).abs().max())
+            errors.append((back.x0 - y * grid.alphas[0].sqrt()).abs().max())
     ddim, belm = slope(steps, torch.stack(errors).reshape(4, 2))
     assert -1.3 < ddim < -0.7 and -2.5 < belm < -1.7
 
@@ -380,9 +383,11 @@ def test_network_calls_are_the_promised_ones(tiny, latents, method, steps):
     condition = tiny.condition(PROMPT)
     known = METHODS[method]
     for w, calls in {1: 1, 3: 2}.items():
-        path = invert(tiny, latents, condition.at(w if known.guided else 1), method, steps)
-        rows = path.rows, reconstruct(tiny, path, condition.at(w)).rows
-        most = known.rows(steps, calls)
+        path = invert(
+            tiny, latents, condition.with_guidance(w if known.inverts_guided else 1), method, steps
+        )
+        rows = path.nfe, reconstruct(tiny, path, condition.with_guidance(w)).nfe
+        most = known.nfe(steps, calls)
         if method in ("spdinv", "null-text"):  # They stop when they are close enough.
             assert steps <= rows[0] <= most[0] and rows[1] == most[1]
         else:
@@ -391,45 +396,45 @@ def test_network_calls_are_the_promised_ones(tiny, latents, method, steps):
 
 @pytest.mark.parametrize("steps", [1, 2, 10])
 @pytest.mark.parametrize(
-    ("method", "asks", "rows"),
+    ("method", "timestep", "rows"),
     [
-        ("ddim", "target", lambda n: n),
-        ("ddim", "source", lambda n: n),
-        ("dual-chain", "target", lambda n: 2 * n),
-        ("dual-chain", "source", lambda n: n + 1),
+        ("ddim", "next", lambda n: n),
+        ("ddim", "current", lambda n: n),
+        ("dual-chain", "next", lambda n: 2 * n),
+        ("dual-chain", "current", lambda n: n + 1),
     ],
 )
-def test_network_calls_by_convention(toy, points, method, asks, rows, steps):
-    path = invert(toy, points, toy.condition(), method, steps, asks=asks)
-    assert path.rows == rows(steps) and toy.rows == 2 * rows(steps)
+def test_network_calls_by_convention(toy, points, method, timestep, rows, steps):
+    path = invert(toy, points, toy.condition(), method, steps, timestep=timestep)
+    assert path.nfe == rows(steps) and toy.nfe == 2 * rows(steps)
 
 
 def test_kept_noise_serves_only_what_it_was_kept_for(toy, points):
     condition = toy.condition("left")
     path = invert(toy, points, condition, steps=10)
-    before = toy.rows
-    assert reconstruct(toy, path).rows == 0
-    assert reconstruct(toy, path, toy.condition("left")).rows == 0
-    assert toy.rows == before
+    before = toy.nfe
+    assert reconstruct(toy, path).nfe == 0
+    assert reconstruct(toy, path, toy.condition("left")).nfe == 0
+    assert toy.nfe == before
     other = reconstruct(toy, path, toy.condition("right"))
-    assert other.rows == 10 and other.condition.prompt == "right"
-    assert path.drift(other)[0].min() > 1e-3
+    assert other.nfe == 10 and other.condition.prompt == "right"
+    assert path.latent_error(other)[0].min() > 1e-3
 
 
 def test_kept_noise_spares_the_prompts_part_under_another_scale(toy, points):
     condition, grid = toy.condition("left"), toy.grid(10)
     path = invert(toy, points, condition, steps=10)
-    for w, dynamic, rows in ((3, None, 10), (0, None, 10), (3, Dynamic((500, 1000)), 5)):
-        told = condition.at(w, dynamic)
-        back, x = reconstruct(toy, path, told), path.noise
-        for i in grid.down():
-            x = grid.move(x, toy(path.kept["z"][i], grid.t[i], told), i, i - 1)
-        torch.testing.assert_close(back.image, x, rtol=0, atol=1e-12)
-        assert back.rows == rows
+    for w, schedule, rows in ((3, None, 10), (0, None, 10), (3, GuidanceSchedule((500, 1000)), 5)):
+        told = condition.with_guidance(w, schedule)
+        back, x = reconstruct(toy, path, told), path.xT
+        for i in grid.sampling_nodes():
+            x = grid.step(x, toy(path.kept["z"][i], grid.t[i], told), i, i - 1)
+        torch.testing.assert_close(back.x0, x, rtol=0, atol=1e-12)
+        assert back.nfe == rows
     # Nothing is known of the noise at w = 1 if the inversion was guided.
-    guided = invert(toy, points, condition.at(2), steps=10)
-    assert reconstruct(toy, guided, condition).rows == 10
-    assert reconstruct(toy, guided, condition.at(3)).rows == 20
+    guided = invert(toy, points, condition.with_guidance(2), steps=10)
+    assert reconstruct(toy, guided, condition).nfe == 10
+    assert reconstruct(toy, guided, condition.with_guidance(3)).nfe == 20
 
 
 # What comes back.
@@ -444,7 +449,7 @@ def test_a_batch_walks_as_each_of_its_samples_alone(tiny64, latents, method):
         for batch, one in zip(together, alone, strict=True):
             torch.testing.assert_close(batch.xs[:, row], one.xs[:, 0], rtol=1e-9, atol=1e-9)
             # Where samples stop when they are close enough, a batch waits for the last.
-            assert batch.rows == one.rows or method in ("spdinv", "null-text")
+            assert batch.nfe == one.nfe or method in ("spdinv", "null-text")
 
 
 def test_each_sample_of_a_batch_may_have_its_own_prompt(tiny64, latents):
@@ -463,7 +468,7 @@ def test_a_saved_path_walks_back_as_the_one_in_memory(tiny, latents, method, tmp
     path, back = there_and_back(tiny, latents, tiny.condition(PROMPT), method)
     loaded = Trajectory.load(path.save(tmp_path / "path.safetensors"))
     again = reconstruct(tiny, loaded)
-    assert torch.equal(again.xs, back.xs) and again.rows == back.rows
+    assert torch.equal(again.xs, back.xs) and again.nfe == back.nfe
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -472,7 +477,7 @@ def test_records_name_what_made_them(tiny, latents, method):
     for walk in (path, back):
         assert (walk.method, walk.model, walk.condition.prompt) == (method, tiny.name, PROMPT)
         assert walk.xs.shape == (4, 2, 4, 8, 8) and walk.xs.dtype == torch.float64
-    assert torch.equal(path.image, latents) and torch.equal(back.noise, path.noise)
+    assert torch.equal(path.x0, latents) and torch.equal(back.xT, path.xT)
     assert not path.xs.requires_grad
 
 
@@ -505,8 +510,8 @@ def test_unknown_options_are_refused(toy, points, method):
 @pytest.mark.parametrize(
     ("method", "option", "message"),
     [
-        ("ddim", {"asks": "both"}, "'target' or 'source', got 'both'"),
-        ("dual-chain", {"asks": "both"}, "'target' or 'source', got 'both'"),
+        ("ddim", {"timestep": "both"}, "'next' or 'current', got 'both'"),
+        ("dual-chain", {"timestep": "both"}, "'next' or 'current', got 'both'"),
         ("aidi", {"mixing": "best"}, "anderson, average, got 'best'"),
         ("aidi", {"rounds": 0}, "at least one round, got 0"),
         ("fixed-point", {"rounds": 0}, "at least one round, got 0"),
@@ -533,7 +538,7 @@ def test_impossible_options_are_refused(toy, points, method, option, message):
 def test_other_things_than_latents_are_refused(toy, x):
     with pytest.raises(ValueError, match="finite floating-point latents"):
         invert(toy, x, toy.condition())
-    assert toy.rows == 0
+    assert toy.nfe == 0
 
 
 @pytest.mark.parametrize("steps", [0, 1001])

@@ -32,7 +32,7 @@ NETS = ["alex", pytest.param("vgg", marks=needs_vgg)]
 
 
 def changed(name):
-    """A picture of scikit-image [256, 256, 3], and by name what the reference did to it."""
+    """An image of scikit-image [256, 256, 3], and by name what the reference did to it."""
     image = getattr(skimage.data, name)()[:256, :256, :3]
     noise = np.random.default_rng(0).integers(-20, 21, image.shape)
     grey = np.round(image.mean(-1, keepdims=True))
@@ -84,7 +84,7 @@ def test_agrees_with_the_package_of_its_authors(net, pair):
     assert lpips(*pair, net) == pytest.approx(value, abs=1e-6)
 
 
-def test_equal_pictures_and_the_order_of_two(pair):
+def test_equal_images_and_the_order_of_two(pair):
     one, other = pair
     assert lpips(one, one.copy()) == 0
     assert lpips(one, other) == pytest.approx(lpips(other, one), abs=1e-6)
@@ -100,7 +100,7 @@ def test_more_noise_is_farther_away():
     assert 0 < values[0] < 0.1 < values[-1]
 
 
-def test_a_batch_is_its_pictures_one_by_one(pair):
+def test_a_batch_is_its_images_one_by_one(pair):
     one, other = pair
     batch = lpips_batch(np.stack([one, other, one]), np.stack([other, other, one]))
     assert batch == pytest.approx([lpips(one, other), 0, 0], abs=1e-6)
@@ -116,7 +116,7 @@ def test_memory_layout_and_precision_do_not_matter(pair):
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_smallest_pictures(net, pair):
+def test_smallest_images(net, pair):
     side = SMALLEST[net]
     one, other = (each[:side, :side] for each in pair)
     assert lpips(one, other, net) > 0
@@ -126,7 +126,7 @@ def test_smallest_pictures(net, pair):
 
 def test_what_is_refused(pair, empty_cache):
     one, other = pair
-    with pytest.raises(ValueError, match=r"pictures \[H, W, 3\] of one size"):
+    with pytest.raises(ValueError, match=r"images \[H, W, 3\] of one size"):
         lpips(one, other[1:])
     with pytest.raises(ValueError, match=r"batches \[B, H, W, 3\] of one size"):
         lpips_batch(one, other)

@@ -44,18 +44,18 @@ def test_an_error_of_one_tenth_is_twenty_decibels():
 
 def test_ssim_by_its_definition(pair):
     assert ssim(*pair) == pytest.approx(windowed_ssim(*pair), rel=1e-9)
-    # For flat pictures only the comparison of light is left.
+    # For flat images only the comparison of light is left.
     flat = np.full((9, 9, 3), 0.2), np.full((9, 9, 3), 0.6)
     assert ssim(*flat) == pytest.approx((2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4))
 
 
-def test_equal_pictures(pair):
+def test_equal_images(pair):
     one = pair[0]
     best = {"psnr": math.inf, "ssim": pytest.approx(1), "mse": 0, "lpips": 0}
     assert compare(one, one.copy()) == best
 
 
-def test_pictures_too_small_for_lpips_are_compared_without_it(pair):
+def test_images_too_small_for_lpips_are_compared_without_it(pair):
     assert set(compare(*(each[:30] for each in pair))) == set(MEASURES) - {"lpips"}
 
 
@@ -80,14 +80,14 @@ def test_order_does_not_matter_and_narrow_floats_agree(pair):
     ],
     ids=["other size", "batch", "bytes", "too bright", "negative", "not a number"],
 )
-def test_other_things_than_pictures_are_refused(pair, measure, change, words):
+def test_other_things_than_images_are_refused(pair, measure, change, words):
     for arguments in ((pair[0], change(pair[1])), (change(pair[0]), pair[1])):
         with pytest.raises(ValueError, match=words):
             measure(*arguments)
 
 
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
-def test_grey_pictures_are_refused(measure):
+def test_grey_images_are_refused(measure):
     grey = np.zeros((8, 8))
     with pytest.raises(ValueError, match=r"\[H, W, 3\]"):
         measure(grey, grey)

@@ -24,7 +24,7 @@ def pipeline(tiny_folder):
 
 
 @pytest.fixture
-def pictures():
+def images():
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)) for _ in range(2)]
 
@@ -73,13 +73,13 @@ def test_encoded_prompts_equal_those_of_diffusers(tiny, pipeline):
     assert condition.guidance_scale == 1 and condition.prompt == PROMPT
 
 
-def test_encoded_pictures_equal_those_of_diffusers(tiny, pipeline, pictures):
-    pixels = VaeImageProcessor(vae_scale_factor=2).preprocess(pictures)
+def test_encoded_images_equal_those_of_diffusers(tiny, pipeline, images):
+    pixels = VaeImageProcessor(vae_scale_factor=2).preprocess(images)
     expected = pipeline.vae.encode(pixels).latent_dist.mean * pipeline.vae.config.scaling_factor
-    latents = tiny.encode(pictures)
+    latents = tiny.encode(images)
     assert latents.shape == (2, 4, 8, 8) and latents.dtype == torch.float64
     torch.testing.assert_close(latents.float(), expected.detach(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(tiny.encode(pictures[1]), latents[1:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(tiny.encode(images[1]), latents[1:], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
@@ -92,7 +92,7 @@ def test_every_prediction_type_steps_as_in_diffusers(copied, latents, kind):
     for i in (10, 5, 1):
         output = model.unet(latents, grid.t[i], condition.text.expand(2, -1, -1)).sample
         theirs = scheduler.step(output, int(grid.t[i]), latents).prev_sample
-        mine = grid.move(latents, model(latents, grid.t[i], condition), i, i - 1)
+        mine = grid.step(latents, model(latents, grid.t[i], condition), i, i - 1)
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -105,7 +105,7 @@ def test_grid_is_read_from_the_scheduler_of_the_checkpoint(copied):
 # What goes in and out.
 
 
-def test_decoded_pictures_are_pictures(tiny, latents):
+def test_decoded_images_are_images(tiny, latents):
     images = tiny.decode(100 * latents)
     assert images.shape == (2, 16, 16, 3) and images.dtype == np.float32
     assert images.min() == 0 and images.max() == 1
@@ -113,23 +113,23 @@ def test_decoded_pictures_are_pictures(tiny, latents):
     np.testing.assert_allclose(many, tiny.decode(latents[:1]).repeat(9, 0), atol=1e-5)
 
 
-def test_pictures_are_read_as_the_model_sees_them(tiny, pictures):
-    assert tiny.size == 16
-    read = tiny.read(pictures[0])
+def test_images_are_read_as_the_model_sees_them(tiny, images):
+    assert tiny.resolution == 16
+    read = tiny.to_array(images[0])
     assert read.shape == (16, 16, 3) and read.dtype == np.float32
-    assert np.array_equal(np.round(read * 255), np.asarray(pictures[0]))
+    assert np.array_equal(np.round(read * 255), np.asarray(images[0]))
     with pytest.warns(ImageChanged, match="resized from 40 × 40 to 16 × 16"):
-        assert tiny.read(pictures[0].resize((40, 40))).shape == (16, 16, 3)
+        assert tiny.to_array(images[0].resize((40, 40))).shape == (16, 16, 3)
     with pytest.warns(ImageChanged, match="grey"):
-        assert tiny.encode(pictures[0].convert("L")).shape == (1, 4, 8, 8)
+        assert tiny.encode(images[0].convert("L")).shape == (1, 4, 8, 8)
 
 
 def test_noise_has_the_dtype_of_the_latents_and_rows_are_counted(tiny, latents):
-    before, t = tiny.rows, torch.tensor(500)
+    before, t = tiny.nfe, torch.tensor(500)
     assert tiny(latents, t, tiny.condition(PROMPT)).dtype == torch.float64
     assert tiny(latents.float(), t, tiny.condition(PROMPT)).dtype == torch.float32
     tiny(latents, t, tiny.condition(PROMPT, guidance_scale=2))
-    assert tiny.rows - before == 2 + 2 + 4
+    assert tiny.nfe - before == 2 + 2 + 4
 
 
 def test_half_precision_networks_walk_in_double_precision(tiny_folder, latents):
@@ -137,8 +137,8 @@ def test_half_precision_networks_walk_in_double_precision(tiny_folder, latents):
     assert model.dtype == model.vae.dtype == model.text_encoder.dtype == torch.bfloat16
     path = erddci.invert(model, latents, model.condition(PROMPT), steps=4)
     assert path.xs.dtype == torch.float64
-    assert path.drift(erddci.reconstruct(model, path)).max() < 1e-10
-    assert model.decode(path.image).dtype == np.float32
+    assert path.latent_error(erddci.reconstruct(model, path)).max() < 1e-10
+    assert model.decode(path.x0).dtype == np.float32
 
 
 def test_samples_repeat_with_the_generator(tiny):
@@ -186,7 +186,7 @@ def test_words_that_were_never_trained_are_refused(tiny, prompt):
 
 
 def test_letter_case_and_spaces_do_not_matter(tiny):
-    assert tiny.condition("A RED  cube").same(tiny.condition("a red cube"))
+    assert tiny.condition("A RED  cube").equivalent(tiny.condition("a red cube"))
 
 
 def test_a_tokenizer_without_a_word_list_takes_any_word(copied):

@@ -76,7 +76,7 @@ def names(node):
 
 
 def check_outputs(notebook):
-    """No errors, and every picture has alternative text."""
+    """No errors, and every image has alternative text."""
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             assert output.output_type != "error", f"{cell.id} failed"

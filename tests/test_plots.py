@@ -25,7 +25,7 @@ def test_reconstructions_name_every_method_and_its_numbers():
     below = [ax.get_xlabel() for ax in figure.axes]
     assert [name for name in titles if name] == ["VAE round trip", *METHODS]
     assert [words for words in below if words.startswith("of ")] == [f"of {n}" for n in METHODS]
-    # Each map of errors lies under its picture, and shows the mean error of the colours.
+    # Each map of errors lies under its image, and shows the mean error of the colours.
     for place, name in enumerate(["VAE round trip", *METHODS]):
         lower = figure.axes[place + 5 * (place // 5 + 1)]
         if name in images:
@@ -35,8 +35,8 @@ def test_reconstructions_name_every_method_and_its_numbers():
 def test_cost_quality_shows_each_method_once_and_infinite_quality_at_the_top():
     names = list(METHODS)
     frame = pd.DataFrame({"method": names, "guidance_scale": 1.0, "inverted_at": 1.0})
-    frame = frame.assign(rows=np.arange(1.0, 15) * 100, named=False)
-    frame["psnr vae"] = frame["psnr vae low"] = frame["psnr vae high"] = [*range(30, 43), np.inf]
+    frame = frame.assign(nfe=np.arange(1.0, 15) * 100, named=False)
+    frame["psnr_vae"] = frame["psnr_vae_low"] = frame["psnr_vae_high"] = [*range(30, 43), np.inf]
     kinds = {name: method.reversible for name, method in METHODS.items()}
     figure = plots.cost_quality(frame, kinds, best=130)
     (ax,) = figure.axes
@@ -50,9 +50,9 @@ def test_steps_quality_draws_a_line_a_method_and_tells_both_ways_up_apart():
     walks = [("ddim", 1, 1), ("ddim", 3, 1), ("ddim", 3, 3), ("direct", 3, 3)]
     columns = ["method", "guidance_scale", "inverted_at"]
     frame = pd.DataFrame(walks, columns=columns).merge(pd.Series([50, 10], name="steps"), "cross")
-    frame["psnr vae"] = frame["steps"] + frame["inverted_at"].astype(float)
-    frame.loc[frame["method"] == "direct", "psnr vae"] = np.inf
-    frame["psnr vae low"] = frame["psnr vae high"] = frame["psnr vae"]
+    frame["psnr_vae"] = frame["steps"] + frame["inverted_at"].astype(float)
+    frame.loc[frame["method"] == "direct", "psnr_vae"] = np.inf
+    frame["psnr_vae_low"] = frame["psnr_vae_high"] = frame["psnr_vae"]
     figure = plots.steps_quality(frame, best=130)
     drawn = [
         [line.get_ydata().tolist() for line in ax.lines if len(line.get_ydata())]
@@ -67,8 +67,8 @@ def test_steps_quality_draws_a_line_a_method_and_tells_both_ways_up_apart():
 
 def test_error_accumulation_draws_medians():
     rows = [
-        {"picture": p, "guidance_scale": w, "inverted": way, "node": n, "latent rms": w * (4 - n)}
-        | ({"psnr input": 30 - w} if n == 0 else {})
+        {"image": p, "guidance_scale": w, "inverted": way, "node": n, "latent_rms": w * (4 - n)}
+        | ({"psnr_input": 30 - w} if n == 0 else {})
         for p in (0, 1)
         for w in (1, 3)
         for way in ("unguided", "same scale")
@@ -84,11 +84,17 @@ def test_error_accumulation_draws_medians():
 
 
 def test_guidance_sweep_draws_every_way_and_exact_ones_at_the_top():
-    ways, scales = ("dual chain", "D2 mirrored", "null-text"), (1, 3, 7.5)
-    quality = {"dual chain": 30.0, "D2 mirrored": np.inf, "null-text": 42.0}
+    ways, scales = ("dual chain", "D2 guided inversion", "null-text"), (1, 3, 7.5)
+    quality = {"dual chain": 30.0, "D2 guided inversion": np.inf, "null-text": 42.0}
     rows = [
-        {"picture": p, "way": way, "guidance_scale": w, "psnr vae": quality[way] - w}
-        | {"ssim vae": 0.9, "lpips vae": 0.1, "psnr truth": 20.0, "background": 30.0, "asked": p}
+        {"image": p, "setting": way, "guidance_scale": w, "psnr_vae": quality[way] - w}
+        | {
+            "ssim_vae": 0.9,
+            "lpips_vae": 0.1,
+            "psnr_truth": 20.0,
+            "background": 30.0,
+            "edit_accuracy": p,
+        }
         for p in (0, 1)
         for way in ways
         for w in scales
@@ -102,7 +108,7 @@ def test_guidance_sweep_draws_every_way_and_exact_ones_at_the_top():
     labels = dict(zip(first.get_yticks(), first.get_yticklabels(), strict=True))
     (top,) = (height for height, text in labels.items() if text.get_text() == "exact")
     drawn = {line.get_color(): line.get_ydata() for line in first.lines}
-    np.testing.assert_allclose(drawn[plots.GUIDED["D2 mirrored"]["color"]], [top] * 3)
+    np.testing.assert_allclose(drawn[plots.GUIDED["D2 guided inversion"]["color"]], [top] * 3)
     np.testing.assert_allclose(drawn[plots.GUIDED["dual chain"]["color"]], [29, 27, 22.5])
     # Edits are averaged: of two scenes, one did as asked.
     np.testing.assert_allclose(figure.axes[5].lines[0].get_ydata(), 0.5)
@@ -136,7 +142,7 @@ def test_alignment_has_targets_in_rows_and_sources_in_columns():
     assert [text.get_text() for text in axes[0].get_yticklabels()] == ["blue", "cube"]
 
 
-def test_edit_gallery_puts_each_picture_and_its_line_where_they_belong():
+def test_edit_gallery_puts_each_image_and_its_line_where_they_belong():
     images = {
         way: np.full((2, 8, 8, 3), n / 4) for n, way in enumerate(("input", "ddim", "truth"))
     }
@@ -152,11 +158,11 @@ def test_edit_gallery_puts_each_picture_and_its_line_where_they_belong():
 def test_injection_sweep_has_cross_attention_across_and_means_over_scenes():
     shares = (0, 0.4)
     images = {(c, s): np.full((8, 8, 3), c + s / 2) for c in shares for s in shares}
-    measured = {"psnr truth": 20.0, "asked": 1.0, "kept": 0.5}
+    measured = {"psnr_truth": 20.0, "edit_accuracy": 1.0, "preservation": 0.5}
     rows = [
-        {"cross": c, "itself": s} | measured | {"asked": picture}
+        {"cross_until": c, "self_until": s} | measured | {"edit_accuracy": image}
         for c, s in images
-        for picture in (0, 1)
+        for image in (0, 1)
     ]
     figure = plots.injection_sweep(images, pd.DataFrame(rows))
     grid, curves = (part.axes for part in figure.subfigs)
@@ -171,26 +177,28 @@ def test_injection_sweep_has_cross_attention_across_and_means_over_scenes():
 
 def summary_of_edits():
     rows = []
-    for n, way in enumerate(("ddim + refine", "dual-chain, fading")):
+    for n, way in enumerate(("ddim + refine", "dual-chain, dynamic")):
         for w in (1.0, 7.5):
-            row = {"way": way, "guidance_scale": w, "steps": 10, "rows": 40.0 + n}
-            for name in ("psnr truth", "background", "asked", "rows"):
+            row = {"setting": way, "guidance_scale": w, "steps": 10, "nfe": 40.0 + n}
+            for name in ("psnr_truth", "background", "edit_accuracy", "nfe"):
                 value = row.setdefault(name, n + w)
-                row |= {f"{name} low": value - 1, f"{name} high": value + 1}
+                row |= {f"{name}_low": value - 1, f"{name}_high": value + 1}
             rows.append(row)
     return pd.DataFrame(rows)
 
 
 def test_edit_benchmark_draws_a_point_a_way_and_writes_every_mean():
     table = summary_of_edits().query("guidance_scale == 7.5")
-    kinds = pd.DataFrame({"colour": [30.0, 20.5], "add": [25.0, 21.0]}, index=list(table["way"]))
+    kinds = pd.DataFrame(
+        {"colour": [30.0, 20.5], "add": [25.0, 21.0]}, index=list(table["setting"])
+    )
     top, bottom = (part.axes for part in plots.edit_benchmark(table, kinds).subfigs)
     left, right = top
-    for ax, across, up in ((left, "background", "asked"), (right, "rows", "psnr truth")):
+    for ax, across, up in ((left, "background", "edit_accuracy"), (right, "nfe", "psnr_truth")):
         points = [line.get_xydata()[0] for line in ax.lines if len(line.get_xdata()) == 1]
         np.testing.assert_allclose(points, table[[across, up]])
     assert [text.get_text() for text in bottom[0].texts] == ["30.0", "25.0", "20.5", "21.0"]
-    assert [text.get_text() for text in bottom[0].get_yticklabels()] == list(table["way"])
+    assert [text.get_text() for text in bottom[0].get_yticklabels()] == list(table["setting"])
 
 
 def test_edit_sweeps_draw_a_line_a_way_in_every_panel():
@@ -198,8 +206,8 @@ def test_edit_sweeps_draw_a_line_a_way_in_every_panel():
     table = pd.concat([table, table.assign(steps=20)])
     axes = np.reshape(plots.edit_sweeps(table).axes, (3, 2))
     table = table[table["steps"] == 10]
-    for ax, name in zip(axes[:, 0], ("psnr truth", "asked", "background"), strict=True):
-        for line, (way, group) in zip(ax.lines, table.groupby("way"), strict=True):
+    for ax, name in zip(axes[:, 0], ("psnr_truth", "edit_accuracy", "background"), strict=True):
+        for line, (way, group) in zip(ax.lines, table.groupby("setting"), strict=True):
             assert line.get_label() == way
             np.testing.assert_allclose(line.get_xydata(), group[["guidance_scale", name]])
 
@@ -207,14 +215,14 @@ def test_edit_sweeps_draw_a_line_a_way_in_every_panel():
 def test_throughput_is_drawn_beside_the_ideal():
     frame = pd.DataFrame(
         {"varied": ["batch size"] * 2 + ["processes"] * 2, "value": [1, 4, 1, 2]}
-        | {"pictures per second": [2.0, 3.0, 2.5, 4.5], "ideal": [2.0, 8.0, 2.5, 5.0]}
+        | {"images_per_second": [2.0, 3.0, 2.5, 4.5], "ideal": [2.0, 8.0, 2.5, 5.0]}
     )
     for ax, (varied, group) in zip(
         plots.throughput(frame).axes, frame.groupby("varied"), strict=True
     ):
         measured, ideal = ax.lines
         assert ax.get_xlabel() == varied
-        np.testing.assert_allclose(measured.get_ydata(), group["pictures per second"])
+        np.testing.assert_allclose(measured.get_ydata(), group["images_per_second"])
         np.testing.assert_allclose(ideal.get_ydata(), group["ideal"])
 
 
@@ -222,7 +230,7 @@ def test_show_leaves_colours_within_two_levels(monkeypatch):
     shown = []
     monkeypatch.setattr("erddci.plots.style.display", shown.append)
     ramp = np.linspace(0, 1, 64 * 64 * 3).reshape(64, 64, 3)
-    plots.show(plots.pictures({"ramp": [ramp]}), "A ramp of colours from black to white")
+    plots.show(plots.image_grid({"ramp": [ramp]}), "A ramp of colours from black to white")
     (image,) = shown
     assert image.alt.startswith("A ramp")
     drawn = np.asarray(PIL.Image.open(io.BytesIO(image.data)))

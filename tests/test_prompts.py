@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import CLIPTokenizer
 
-from erddci.prompts import align, changes, mask, words_of
+from erddci.prompts import align, changed_tokens, token_mask, words_of
 from erddci.scenes.captions import LENGTH, tokenizer
 
 RED = "a red cube on a teal floor"
@@ -41,11 +41,11 @@ def cut():
 def answers(alignment, row=0):
     """Which source places each target place takes, with their shares, as far as it takes any."""
     found = {}
-    for place, shares in enumerate(alignment.answers[row]):
+    for place, shares in enumerate(alignment.mapping[row]):
         if shares.any():
             found[place] = {of: shares[of].item() for of in shares.nonzero().flatten().tolist()}
-    assert list(found) == alignment.keeps[row].nonzero().flatten().tolist()
-    assert set(alignment.keeps.unique().tolist()) <= {0, 1}
+    assert list(found) == alignment.mapped[row].nonzero().flatten().tolist()
+    assert set(alignment.mapped.unique().tolist()) <= {0, 1}
     return found
 
 
@@ -94,21 +94,21 @@ def test_unknown_marks_are_words_of_their_own(whole):
 
 
 def test_mask_marks_words_wherever_they_occur(whole, cut):
-    assert mask(whole, RED, ["red"]).shape == (LENGTH,)
-    assert places(mask(whole, RED, ["red", "floor"])) == [2, 7]
-    assert places(mask(whole, RED, ["a"])) == [1, 5]
-    assert places(mask(whole, RED, ["Red"])) == [2]
-    assert places(mask(whole, RED, [])) == []
-    assert places(mask(cut, "a skateboarding cat", ["skateboarding"])) == [2, 3, 4]
-    assert places(mask(cut, "a cat, a dog.", [",", "dog"])) == [3, 5]
+    assert token_mask(whole, RED, ["red"]).shape == (LENGTH,)
+    assert places(token_mask(whole, RED, ["red", "floor"])) == [2, 7]
+    assert places(token_mask(whole, RED, ["a"])) == [1, 5]
+    assert places(token_mask(whole, RED, ["Red"])) == [2]
+    assert places(token_mask(whole, RED, [])) == []
+    assert places(token_mask(cut, "a skateboarding cat", ["skateboarding"])) == [2, 3, 4]
+    assert places(token_mask(cut, "a cat, a dog.", [",", "dog"])) == [3, 5]
 
 
 def test_a_word_that_is_not_there_lists_those_that_are(whole, cut):
     words = "“green” is not a word of “a red cube on a teal floor”: expected some of a, red, cube,"
     with pytest.raises(ValueError, match=words):
-        mask(whole, RED, ["red", "green"])
+        token_mask(whole, RED, ["red", "green"])
     with pytest.raises(ValueError, match="“board” is not .* some of a, skateboarding$"):
-        mask(cut, "a skateboarding", ["board"])  # a piece is no word
+        token_mask(cut, "a skateboarding", ["board"])  # a piece is no word
 
 
 # Changes.
@@ -127,19 +127,19 @@ def test_a_word_that_is_not_there_lists_those_that_are(whole, cut):
     ],
 )
 def test_changes_mark_what_goes_and_what_comes(whole, source, target, left, right):
-    assert tuple(map(places, changes(whole, source, target))) == (left, right)
+    assert tuple(map(places, changed_tokens(whole, source, target))) == (left, right)
 
 
 @pytest.mark.parametrize("sizes", [("small", "large"), ("large", "small")])
 def test_a_repeated_word_is_marked_only_where_it_changed(whole, sizes):
     before, after = (TWO.format(size) for size in sizes)
-    assert tuple(map(places, changes(whole, before, after))) == ([8], [8])
-    assert places(mask(whole, TWO.format("large"), ["large"])) == [2, 8]  # unlike a mask
+    assert tuple(map(places, changed_tokens(whole, before, after))) == ([8], [8])
+    assert places(token_mask(whole, TWO.format("large"), ["large"])) == [2, 8]  # unlike a mask
 
 
 def test_changes_of_words_in_pieces(cut):
     source, target = "a cat is skateboarding", "a cat is singing, a dog"
-    assert tuple(map(places, changes(cut, source, target))) == ([4, 5, 6], [4, 5, 6, 7, 8])
+    assert tuple(map(places, changed_tokens(cut, source, target))) == ([4, 5, 6], [4, 5, 6, 7, 8])
 
 
 # Alignments.
@@ -148,20 +148,20 @@ def test_changes_of_words_in_pieces(cut):
 def test_equal_prompts_answer_themselves(whole):
     for kind in ("replace", "refine"):
         found = align(whole, [RED], [RED], kind)
-        assert torch.equal(found.answers[0], torch.eye(LENGTH))
-        assert found.keeps.all() and (found.weights == 1).all()
-        assert found.keeps.shape == found.weights.shape == (1, LENGTH)
+        assert torch.equal(found.mapping[0], torch.eye(LENGTH))
+        assert found.mapped.all() and (found.weights == 1).all()
+        assert found.mapped.shape == found.weights.shape == (1, LENGTH)
 
 
 def test_replaced_words_take_the_attention_of_the_old_ones(whole):
     found = align(whole, [RED], ["a blue cone on a teal floor"], "replace")
-    assert torch.equal(found.answers[0], torch.eye(LENGTH)) and found.keeps.all()
+    assert torch.equal(found.mapping[0], torch.eye(LENGTH)) and found.mapped.all()
 
 
 def test_refined_words_keep_their_own(whole):
     found = align(whole, [RED], ["a blue cone on a teal floor"], "refine")
     assert answers(found) == one_each({n: n for n in range(LENGTH) if n not in (2, 3)})
-    assert align(whole, [RED], [BLUE]).keeps[0].argmin() == 2  # refinement is what is usual
+    assert align(whole, [RED], [BLUE]).mapped[0].argmin() == 2  # refinement is what is usual
 
 
 @pytest.mark.parametrize("kind", ["replace", "refine"])
@@ -223,11 +223,11 @@ def test_refined_pieces_move_what_follows(cut):
 def test_every_pair_of_a_batch_is_aligned_by_itself(whole):
     sources, targets = [RED, "a cube on a floor"], [BLUE, "a red cube on a floor"]
     both = align(whole, sources, targets)
-    assert both.answers.shape == (2, LENGTH, LENGTH)
+    assert both.mapping.shape == (2, LENGTH, LENGTH)
     for row, (source, target) in enumerate(zip(sources, targets, strict=True)):
         one = align(whole, [source], [target])
-        assert torch.equal(both.answers[row], one.answers[0])
-        assert torch.equal(both.keeps[row], one.keeps[0])
+        assert torch.equal(both.mapping[row], one.mapping[0])
+        assert torch.equal(both.mapped[row], one.mapped[0])
 
 
 # Weights.

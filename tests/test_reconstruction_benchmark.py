@@ -17,25 +17,25 @@ from erddci.experiments import sweep as runs
 from erddci.scenes.examples import held_out
 from erddci.workbook import figures as record
 
-TIMES = ["seconds up", "seconds back", "peak MB"]
+TIMES = ["seconds_inversion", "seconds_sampling", "peak_mb"]
 CASES = benchmark.cases(("ddim", "dual-chain", "edict"), (1, 7.5), (3,))
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return held_out(3)
 
 
 @pytest.fixture(scope="module")
-def whole(tiny, pictures, tmp_path_factory):
-    return benchmark.run(tiny, pictures, CASES, tmp_path_factory.mktemp("whole"), batch=1)
+def whole(tiny, images, tmp_path_factory):
+    return benchmark.run(tiny, images, CASES, tmp_path_factory.mktemp("whole"), batch=1)
 
 
 def test_every_method_climbs_as_its_paper_has_it():
     found = {(case.method, case.inverted_at) for case in benchmark.cases(scales=(7.5,))}
     assert {("ddim", 1), ("ddim", 7.5), ("dual-chain", 1), ("dual-chain", 7.5)} <= found
     for name, method in METHODS.items():
-        assert (name, 7.5 if method.guided else 1) in found
+        assert (name, 7.5 if method.inverts_guided else 1) in found
     assert len(benchmark.cases(scales=(1,))) == len(METHODS)
     with pytest.raises(ValueError, match="unknown method 'best': expected some of ddim"):
         benchmark.cases(["best"])
@@ -43,20 +43,22 @@ def test_every_method_climbs_as_its_paper_has_it():
 
 def test_rows_are_tidy_and_count_what_was_done(whole):
     assert list(whole.columns) == benchmark.COLUMNS and len(whole) == 3 * len(CASES)
-    assert not whole.duplicated(["method", "guidance_scale", "inverted_at", "picture"]).any()
+    assert not whole.duplicated(["method", "guidance_scale", "inverted_at", "image"]).any()
     ddim = whole[(whole["method"] == "ddim") & (whole["inverted_at"] == 1)]
-    assert set(zip(ddim["guidance_scale"], ddim["rows up"], ddim["rows back"], strict=True)) == {
+    assert set(
+        zip(ddim["guidance_scale"], ddim["nfe_inversion"], ddim["nfe_sampling"], strict=True)
+    ) == {
         (1, 3, 3),
         (7.5, 3, 6),
     }
     exact = whole[(whole["method"] == "dual-chain") & (whole["guidance_scale"] == 1)]
-    assert (exact["latent max"] < 1e-12).all() and (exact["psnr vae"] > 100).all()
-    assert (exact["psnr input"] < 60).all()
-    assert (whole["seconds up"] > 0).all() and (exact["kept MB"] > 0).all()
+    assert (exact["latent_max"] < 1e-12).all() and (exact["psnr_vae"] > 100).all()
+    assert (exact["psnr_input"] < 60).all()
+    assert (whole["seconds_inversion"] > 0).all() and (exact["stored_mb"] > 0).all()
 
 
-def test_a_stopped_run_goes_on_where_it_was(tiny, pictures, tmp_path, whole, monkeypatch):
-    benchmark.run(tiny, pictures, CASES[:2], tmp_path, batch=2)
+def test_a_stopped_run_goes_on_where_it_was(tiny, images, tmp_path, whole, monkeypatch):
+    benchmark.run(tiny, images, CASES[:2], tmp_path, batch=2)
     part = tmp_path / "rows-0.csv"
     kept = part.read_text().splitlines(keepends=True)
     # As a kill in mid-write leaves it: the last row is cut within a number.
@@ -70,62 +72,62 @@ def test_a_stopped_run_goes_on_where_it_was(tiny, pictures, tmp_path, whole, mon
         return one(model, some, case, kept)
 
     monkeypatch.setattr(benchmark, "_run_one", counted)
-    rows = benchmark.run(tiny, pictures, CASES, tmp_path, batch=1)
+    rows = benchmark.run(tiny, images, CASES, tmp_path, batch=1)
     count = len(runs)
     assert len(runs) == 1 + 3 * (len(CASES) - 2)
     assert [case for case, _ in runs if case in CASES[:2]] == [CASES[1]]
-    # All cases on one picture before any on the next, so a stopped run is balanced.
+    # All cases on one image before any on the next, so a stopped run is balanced.
     assert runs[: len(CASES) - 2] == [(case, 1) for case in CASES[2:]]
     assert part.read_text().startswith("".join(kept[:-1]))
-    same = ["method", "guidance_scale", "inverted_at", "picture", "rows up", "rows back"]
+    same = ["method", "guidance_scale", "inverted_at", "image", "nfe_inversion", "nfe_sampling"]
     pd.testing.assert_frame_equal(rows[same], whole[same])
-    np.testing.assert_allclose(rows["ssim vae"], whole["ssim vae"], rtol=1e-3)
-    assert len(benchmark.run(tiny, pictures, CASES, tmp_path)) == len(rows)
+    np.testing.assert_allclose(rows["ssim_vae"], whole["ssim_vae"], rtol=1e-3)
+    assert len(benchmark.run(tiny, images, CASES, tmp_path)) == len(rows)
     assert len(runs) == count
 
 
-def test_a_folder_of_other_rows_is_refused(tiny, pictures, tmp_path):
-    benchmark.run(tiny, pictures[:1], CASES[:1], tmp_path)
-    with pytest.raises(ValueError, match="other prompts .*go on with the same model and pictures"):
-        benchmark.run(tiny, pictures[1:], CASES[:1], tmp_path)
-    # More pictures of the same series are welcome, and fewer.
-    assert len(benchmark.run(tiny, pictures[:2], CASES[:1], tmp_path)) == 2
-    assert len(benchmark.run(tiny, pictures[:1], CASES[:1], tmp_path)) == 2
+def test_a_folder_of_other_rows_is_refused(tiny, images, tmp_path):
+    benchmark.run(tiny, images[:1], CASES[:1], tmp_path)
+    with pytest.raises(ValueError, match="other prompts .*go on with the same model and images"):
+        benchmark.run(tiny, images[1:], CASES[:1], tmp_path)
+    # More images of the same series are welcome, and fewer.
+    assert len(benchmark.run(tiny, images[:2], CASES[:1], tmp_path)) == 2
+    assert len(benchmark.run(tiny, images[:1], CASES[:1], tmp_path)) == 2
 
 
-def test_a_walk_that_fails_is_a_row_that_says_so(tiny, pictures, tmp_path, monkeypatch):
+def test_a_walk_that_fails_is_a_row_that_says_so(tiny, images, tmp_path, monkeypatch):
     decode = type(tiny).decode
     monkeypatch.setattr(type(tiny), "decode", lambda self, x: decode(self, x) * np.nan)
-    rows = benchmark.run(tiny, pictures[:1], CASES[:1], tmp_path)
-    assert rows["psnr vae"].isna().all() and "between 0 and 1" in rows["problem"][0]
-    table = benchmark.summary(rows.assign(picture=0))
-    assert table["pictures"][0] == 0 and table["failed"][0] == 1
+    rows = benchmark.run(tiny, images[:1], CASES[:1], tmp_path)
+    assert rows["psnr_vae"].isna().all() and "between 0 and 1" in rows["problem"][0]
+    table = benchmark.summary(rows.assign(image=0))
+    assert table["images"][0] == 0 and table["failed"][0] == 1
 
 
-def test_rows_of_some_cases_on_the_first_pictures():
+def test_rows_of_some_cases_on_the_first_images():
     todo = benchmark.cases(["ddim"], (1.0, 3.0), (5,))
-    rows = pd.DataFrame([asdict(each) | {"picture": n} for each in todo for n in range(3)])
+    rows = pd.DataFrame([asdict(each) | {"image": n} for each in todo for n in range(3)])
     found = runs.chosen(rows, todo[:2], 2)
-    told = found[["inverted_at", "guidance_scale", "picture"]].itertuples(index=False, name=None)
+    told = found[["inverted_at", "guidance_scale", "image"]].itertuples(index=False, name=None)
     assert sorted(told) == [
         (1, 1, 0), (1, 1, 1), (1, 3, 0), (1, 3, 1),
     ]  # fmt: skip
 
 
 def test_medians_and_their_intervals():
-    frame = pd.DataFrame({"psnr vae": [*range(100), np.inf], "ssim vae": 0.5, "lpips vae": 0.1})
+    frame = pd.DataFrame({"psnr_vae": [*range(100), np.inf], "ssim_vae": 0.5, "lpips_vae": 0.1})
     frame = frame.assign(method="ddim", guidance_scale=1.0, inverted_at=1.0, steps=10)
     row = benchmark.summary(frame).iloc[0]
-    assert row["psnr vae"] == 50 and row["pictures"] == 101
+    assert row["psnr_vae"] == 50 and row["images"] == 101
     # The order statistics that hold a median with 95 %: 50.5 ± 1.96·√101/2.
-    assert abs(row["psnr vae low"] - 40) < 4 and abs(row["psnr vae high"] - 60) < 4
-    assert row["ssim vae low"] == row["ssim vae high"] == 0.5
+    assert abs(row["psnr_vae_low"] - 40) < 4 and abs(row["psnr_vae_high"] - 60) < 4
+    assert row["ssim_vae_low"] == row["ssim_vae_high"] == 0.5
 
 
 def test_tables_are_written_from_one_frame(tiny, tmp_path):
     frame = pd.DataFrame(
-        {"method": ["ddim", "edict"], "psnr vae": [47.71, np.inf]}
-        | {"psnr vae low": [46.1, np.inf], "psnr vae high": [48.26, np.inf]}
+        {"method": ["ddim", "edict"], "psnr_vae": [47.71, np.inf]}
+        | {"psnr_vae_low": [46.1, np.inf], "psnr_vae_high": [48.26, np.inf]}
     )
     record.save_table(frame, tiny, "table_x", "Medians.", tmp_path)
     back = pd.read_csv(tmp_path / "table_x.csv")
@@ -136,12 +138,12 @@ def test_tables_are_written_from_one_frame(tiny, tmp_path):
     assert json.loads((tmp_path / "table_x.json").read_text())["model"] == tiny.name
 
 
-def test_speed_counts_rows_of_every_order_of_calls(tiny, pictures):
-    table = benchmark.speed(tiny, pictures[0], steps=4, repeats=1, others=("edict", "null-text"))
-    rows = dict(zip(table["run"], table["rows"], strict=True))
+def test_speed_counts_rows_of_every_order_of_calls(tiny, images):
+    table = benchmark.speed(tiny, images[0], steps=4, repeats=1, others=("edict", "null-text"))
+    rows = dict(zip(table["run"], table["nfe"], strict=True))
     assert [rows[name] for name in list(rows)[:4]] == [16, 8, 5, 16]
     assert list(rows)[4] == "null-text, w = 7.5" and 4 < rows["null-text, w = 7.5"] <= 14 * 4 + 8
-    assert (table["latent max"][:3] < 1e-12).all()
+    assert (table["latent_max"][:3] < 1e-12).all()
     assert table["speedup"][0] == 1 and (table["seconds"] > 0).all()
     assert table["outside"].between(0, 1).all()
 
@@ -150,9 +152,9 @@ def test_throughput_by_batch_size_and_processes(tiny_folder):
     model = erddci.load(tiny_folder, device="cpu")
     table = benchmark.throughput(model, (1, 2), (1, 2), steps=2, repeats=1)
     assert list(table["varied"]) == ["batch size"] * 2 + ["processes"] * 2
-    assert list(table["value"]) == [1, 2, 1, 2] and (table["pictures per second"] > 0).all()
+    assert list(table["value"]) == [1, 2, 1, 2] and (table["images_per_second"] > 0).all()
     for first in (0, 2):
-        assert table["ideal"][first] == table["pictures per second"][first]
+        assert table["ideal"][first] == table["images_per_second"][first]
         assert table["ideal"][first + 1] == 2 * table["ideal"][first]
 
 
@@ -184,7 +186,7 @@ def test_two_processes_share_a_run_and_find_the_same(tiny_folder, tmp_path):
 
 
 def test_saved_tables_are_kept_for_their_own_model(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(record, "FIGURES", tmp_path)
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
     fresh, saved = pd.DataFrame({"value": [2.0]}), pd.DataFrame({"value": [1.0]})
     assert record.kept(tiny, "fig", "rows", lambda: fresh) is fresh
     saved.to_csv(tmp_path / "fig_rows.csv", index=False)

@@ -1,4 +1,4 @@
-"""Scenes, their pictures and captions, and edits whose true result is known."""
+"""Scenes, their images and captions, and edits whose true result is known."""
 
 from dataclasses import replace
 
@@ -9,9 +9,9 @@ from skimage.morphology import dilation, footprint_rectangle
 
 import erddci
 from erddci.scenes.captions import LENGTH, tokenizer
+from erddci.scenes.classifier import QUESTIONS, AttributeClassifier, attributes, targets
 from erddci.scenes.examples import KINDS, _edit, edits, held_out
-from erddci.scenes.reader import QUESTIONS, Reader, answers, targets
-from erddci.scenes.render import EYE, FIELD, LOOK_AT, render
+from erddci.scenes.render import CAMERA, FIELD_OF_VIEW, LOOK_AT, render
 from erddci.scenes.scene import (
     ATTRIBUTES,
     FLOORS,
@@ -21,23 +21,23 @@ from erddci.scenes.scene import (
     TRAIN_SEEDS,
     WORDS,
     Scene,
-    Thing,
+    SceneObject,
     add,
     caption,
     change,
-    draw,
     remove,
+    sample_scene,
 )
 
-LEFT = Thing("large", "red", "matte", "cone", x=-0.7, z=0.1, turn=0.2)
-RIGHT = Thing("small", "blue", "shiny", "cube", x=0.8, z=-0.3, turn=0.9)
+LEFT = SceneObject("large", "red", "matte", "cone", x=-0.7, z=0.1, yaw=0.2)
+RIGHT = SceneObject("small", "blue", "shiny", "cube", x=0.8, z=-0.3, yaw=0.9)
 PAIR = Scene((LEFT, RIGHT), "teal", light=0.4)
 ALONE = Scene((LEFT,), "teal", light=0.4)
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    return [draw(seed) for seed in HELD_OUT_SEEDS[:1000]]
+    return [sample_scene(seed) for seed in HELD_OUT_SEEDS[:1000]]
 
 
 def widened(mask, pixels):
@@ -45,13 +45,13 @@ def widened(mask, pixels):
 
 
 def pixel(point):
-    """Where a point in floor units lies in the picture: column and row, as a pinhole shows it."""
-    eye = EYE.astype(float)
+    """Where a point in floor units lies in the image: column and row, as a pinhole shows it."""
+    eye = CAMERA.astype(float)
     forward = (LOOK_AT - eye) / np.linalg.norm(LOOK_AT - eye)
     right = np.cross(forward, [0, 1, 0])
     right /= np.linalg.norm(right)
     seen = np.array([right @ (point - eye), np.cross(right, forward) @ (point - eye)])
-    column, row = seen / (forward @ (point - eye)) / FIELD * (64, -64) + 63.5
+    column, row = seen / (forward @ (point - eye)) / FIELD_OF_VIEW * (64, -64) + 63.5
     return column, row
 
 
@@ -60,9 +60,9 @@ def pixel(point):
 
 def test_a_seed_always_gives_the_same_scene_and_bytes():
     seeds = HELD_OUT_SEEDS[:3]
-    assert [draw(seed) for seed in seeds] == [draw(seed) for seed in seeds]
-    assert len({str(draw(seed)) for seed in seeds}) == 3
-    once, again = render(draw(seeds[0])), render(draw(seeds[0]))
+    assert [sample_scene(seed) for seed in seeds] == [sample_scene(seed) for seed in seeds]
+    assert len({str(sample_scene(seed)) for seed in seeds}) == 3
+    once, again = render(sample_scene(seeds[0])), render(sample_scene(seeds[0]))
     assert once.image.tobytes() == again.image.tobytes()
     assert once.masks.tobytes() == again.masks.tobytes()
 
@@ -70,27 +70,27 @@ def test_a_seed_always_gives_the_same_scene_and_bytes():
 def test_training_and_held_out_scenes_are_apart(drawn):
     assert TRAIN_SEEDS.step == HELD_OUT_SEEDS.step == 1
     assert TRAIN_SEEDS.stop <= HELD_OUT_SEEDS.start
-    assert not set(drawn) & {draw(seed) for seed in TRAIN_SEEDS[:1000]}
+    assert not set(drawn) & {sample_scene(seed) for seed in TRAIN_SEEDS[:1000]}
 
 
 def test_all_kinds_of_scenes_are_drawn_about_equally_often(drawn):
-    things = [thing for scene in drawn for thing in scene.things]
+    objects = [thing for scene in drawn for thing in scene.objects]
     for name, values in ATTRIBUTES.items():
-        seen = [getattr(thing, name) for thing in things]
+        seen = [getattr(thing, name) for thing in objects]
         shares = np.array([seen.count(value) / len(seen) for value in values])
         assert np.abs(shares * len(values) - 1).max() < 0.3
     floors = [scene.floor for scene in drawn]
     assert {floors.count(floor) > 100 for floor in FLOORS} == {True}
-    assert 0.6 < np.mean([len(scene.things) == 2 for scene in drawn]) < 0.7
+    assert 0.6 < np.mean([len(scene.objects) == 2 for scene in drawn]) < 0.7
 
 
 def test_things_are_in_order_and_apart(drawn):
-    for scene in (each for each in drawn if len(each.things) == 2):
-        left, right = scene.things
+    for scene in (each for each in drawn if len(each.objects) == 2):
+        left, right = scene.objects
         assert right.x - left.x > 1.25
     with pytest.raises(ValueError, match="left to right"):
         Scene((RIGHT, LEFT), "teal", 0.0)
-    with pytest.raises(ValueError, match="one or two things, not 0"):
+    with pytest.raises(ValueError, match="one or two objects, not 0"):
         Scene((), "teal", 0.0)
 
 
@@ -126,26 +126,26 @@ def test_words_have_the_same_numbers_in_every_build():
         assert (words.bos_token_id, words.eos_token_id, words.pad_token_id) == (0, 1, 1)
 
 
-# Pictures.
+# Images.
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("x", "z"), [(0, 0), (1.1, 0.5), (-1.2, -0.6)])
 def test_a_sphere_covers_the_disc_that_geometry_predicts(size, x, z):
     radius = {"small": 0.42, "large": 0.68}[size]
-    ball = Thing(size, "pink", "matte", "sphere", x, z, turn=0.0)
+    ball = SceneObject(size, "pink", "matte", "sphere", x, z, yaw=0.0)
     (mask,) = render(Scene((ball,), "grey", 0.0)).masks
     centre = np.array([x, radius, z])
     rows, columns = np.nonzero(mask)
     assert np.abs(np.subtract(pixel(centre), (columns.mean(), rows.mean()))).max() < 1
     # The half angle of its cone of sight is asin(r/d); off the axis the outline is stretched.
-    away = centre - EYE
+    away = centre - CAMERA
     distance = np.linalg.norm(away)
-    cosine = away @ (LOOK_AT - EYE) / distance / np.linalg.norm(LOOK_AT - EYE)
+    cosine = away @ (LOOK_AT - CAMERA) / distance / np.linalg.norm(LOOK_AT - CAMERA)
     sine = radius / distance
     minor = cosine * sine * np.sqrt(1 - sine**2) / (cosine**2 - sine**2)
     major = sine / np.sqrt(cosine**2 - sine**2)
-    assert mask.sum() == pytest.approx(np.pi * minor * major * (64 / FIELD) ** 2, rel=0.03)
+    assert mask.sum() == pytest.approx(np.pi * minor * major * (64 / FIELD_OF_VIEW) ** 2, rel=0.03)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_masks_tell_the_things_apart(drawn):
     for scene in drawn[:10]:
         rendering = render(scene)
         assert rendering.image.shape == (128, 128, 3) and rendering.image.dtype == np.uint8
-        assert rendering.masks.shape == (len(scene.things), 128, 128)
+        assert rendering.masks.shape == (len(scene.objects), 128, 128)
         assert rendering.masks.sum(0).max() == 1
         assert (rendering.masks.sum((1, 2)) > 100).all()
     left, right = render(PAIR).masks
@@ -230,10 +230,10 @@ def test_an_edit_of_one_thing_leaves_the_other_side_alone(edited):
 
 def test_change_keeps_everything_else():
     changed = change(PAIR, 1, colour="pink", shape="cone")
-    assert changed.things == (LEFT, replace(RIGHT, colour="pink", shape="cone"))
-    assert replace(changed, things=PAIR.things) == PAIR
+    assert changed.objects == (LEFT, replace(RIGHT, colour="pink", shape="cone"))
+    assert replace(changed, objects=PAIR.objects) == PAIR
     assert change(PAIR, floor="white") == replace(PAIR, floor="white")
-    assert remove(PAIR, 0).things == (RIGHT,) and remove(PAIR, 1).things == (LEFT,)
+    assert remove(PAIR, 0).objects == (RIGHT,) and remove(PAIR, 1).objects == (LEFT,)
     assert add(ALONE, RIGHT) == PAIR and add(remove(PAIR, 0), LEFT) == PAIR
 
 
@@ -244,10 +244,10 @@ def test_change_keeps_everything_else():
         (lambda: change(PAIR, 0, weight="heavy"), "unknown weight 'heavy'.*none"),
         (lambda: change(PAIR, 0, x="1"), "unknown x"),
         (lambda: change(PAIR, floor="lava"), "unknown floor 'lava'.*white, grey"),
-        (lambda: change(PAIR, 2, colour="red"), "index of one of 2 things, got 2"),
-        (lambda: change(PAIR, -1, colour="red"), "index of one of 2 things, got -1"),
-        (lambda: change(PAIR, colour="red"), "index of one of 2 things, got None"),
-        (lambda: remove(ALONE, 0), "scene of two things"),
+        (lambda: change(PAIR, 2, colour="red"), "index of one of 2 objects, got 2"),
+        (lambda: change(PAIR, -1, colour="red"), "index of one of 2 objects, got -1"),
+        (lambda: change(PAIR, colour="red"), "index of one of 2 objects, got None"),
+        (lambda: remove(ALONE, 0), "scene of two objects"),
         (lambda: remove(PAIR, 2), "expected 0 or 1"),
         (lambda: add(PAIR, replace(LEFT, x=0.1)), "room for the new one"),
         (lambda: add(ALONE, replace(RIGHT, x=0.5)), "room for the new one"),
@@ -277,14 +277,14 @@ def test_every_kind_of_edit_has_an_example():
             example.target,
         )
         assert np.array_equal(render(example.truth_scene).image, pixels[1])
-        assert len(example.masks) == len(example.scene.things)
-        assert len(example.truth_masks) == len(example.truth_scene.things)
+        assert len(example.masks) == len(example.scene.objects)
+        assert len(example.truth_masks) == len(example.truth_scene.objects)
 
 
 def test_examples_change_one_thing_only():
     # What the reader would have to see: one answer differs, or two where one thing is replaced.
     for example in erddci.examples():
-        before, after = answers(example.scene), answers(example.truth_scene)
+        before, after = attributes(example.scene), attributes(example.truth_scene)
         differ = {q for q in before | after if before.get(q) != after.get(q)}
         if example.name in ("remove", "add"):
             assert "count" in differ and "floor" not in differ
@@ -300,8 +300,8 @@ def edited():
 
 
 def shown(example):
-    pictures = example.image.tobytes(), example.truth.tobytes()
-    return example.name, example.source, example.target, *pictures
+    images = example.image.tobytes(), example.truth.tobytes()
+    return example.name, example.source, example.target, *images
 
 
 def test_edits_are_the_same_every_time_and_kinds_take_turns(edited):
@@ -315,10 +315,10 @@ def test_edits_are_the_same_every_time_and_kinds_take_turns(edited):
 
 def test_edits_change_what_they_are_named_after(edited):
     for example in edited:
-        before, after = answers(example.scene), answers(example.truth_scene)
+        before, after = attributes(example.scene), attributes(example.truth_scene)
         differ = {q for q in before | after if before.get(q) != after.get(q)}
         if example.name in ("remove", "add"):
-            counts = [len(scene.things) for scene in (example.scene, example.truth_scene)]
+            counts = [len(scene.objects) for scene in (example.scene, example.truth_scene)]
             assert counts == ([2, 1] if example.name == "remove" else [1, 2])
         else:
             changed = {"replace": ["colour", "shape"]}.get(example.name, [example.name])
@@ -329,17 +329,17 @@ def test_edits_change_what_they_are_named_after(edited):
 def test_edits_keep_all_else(edited):
     for example in edited:
         before, after = example.scene, example.truth_scene
-        kept = set(before.things) & set(after.things)
-        assert replace(after, things=before.things, floor=before.floor) == before
+        kept = set(before.objects) & set(after.objects)
+        assert replace(after, objects=before.objects, floor=before.floor) == before
         assert (after.floor == before.floor) is (example.name != "floor")
         if example.name == "floor":
-            assert after.things == before.things
+            assert after.objects == before.objects
             continue
         # All things but one are kept; a thing that changed has not moved.
-        most = max(len(before.things), len(after.things))
+        most = max(len(before.objects), len(after.objects))
         assert len(kept) == most - 1
         if example.name not in ("remove", "add"):
-            poses = [[(t.x, t.z, t.turn) for t in scene.things] for scene in (before, after)]
+            poses = [[(t.x, t.z, t.yaw) for t in scene.objects] for scene in (before, after)]
             assert poses[0] == poses[1]
 
 
@@ -348,10 +348,10 @@ def test_every_value_can_be_asked_for(kind):
     # From a stream of their own: that of the scene would never make some things purple.
     found = set()
     for seed in HELD_OUT_SEEDS[:300]:
-        before = draw(seed)
+        before = sample_scene(seed)
         after = _edit(before, kind, np.random.default_rng((seed, 1)))
-        if len(before.things) == 2:
-            found |= {getattr(t, kind) for t in after.things if t not in before.things}
+        if len(before.objects) == 2:
+            found |= {getattr(t, kind) for t in after.objects if t not in before.objects}
     assert found == set(ATTRIBUTES[kind])
 
 
@@ -375,15 +375,15 @@ def test_edits_show_what_their_prompts_say(edited):
         pixels = np.asarray(example.image), np.asarray(example.truth)
         assert np.array_equal(pixels[0], render(example.scene).image)
         assert np.array_equal(pixels[1], render(example.truth_scene).image)
-        assert len(example.masks) == len(example.scene.things)
-        assert len(example.truth_masks) == len(example.truth_scene.things)
+        assert len(example.masks) == len(example.scene.objects)
+        assert len(example.truth_masks) == len(example.truth_scene.objects)
 
 
 def test_edits_come_from_held_out_seeds_in_order(edited):
-    held = {draw(seed): seed for seed in HELD_OUT_SEEDS[10_000:10_500]}
+    held = {sample_scene(seed): seed for seed in HELD_OUT_SEEDS[10_000:10_500]}
     seeds = [held[example.scene] for example in edited]
     assert seeds == sorted(set(seeds))
-    assert edits(1, ("floor",), start=7)[0].scene == draw(1_000_007)
+    assert edits(1, ("floor",), start=7)[0].scene == sample_scene(1_000_007)
 
 
 @pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
@@ -403,10 +403,10 @@ def test_impossible_sets_of_edits_are_refused():
     assert edits(0) == []
 
 
-def test_held_out_pictures_come_from_held_out_seeds():
+def test_held_out_images_come_from_held_out_seeds():
     ((image, prompt),) = held_out(1, start=7)
-    assert prompt == caption(draw(1_000_007))
-    assert np.array_equal(np.asarray(image), render(draw(1_000_007)).image)
+    assert prompt == caption(sample_scene(1_000_007))
+    assert np.array_equal(np.asarray(image), render(sample_scene(1_000_007)).image)
     for count, start in [(1, -1), (-1, 0), (2, 999_999)]:
         with pytest.raises(ValueError, match="expected seeds within 1000000"):
             held_out(count, start)
@@ -417,11 +417,11 @@ def test_photographs_need_no_download():
     assert len(photographs) == 4 and all(each.mode == "RGB" for each in photographs.values())
 
 
-# The reader.
+# The classifier.
 
 
 def test_answers_are_the_truth():
-    assert answers(PAIR) == {
+    assert attributes(PAIR) == {
         "count": "2",
         "floor": "teal",
         "left size": "large",
@@ -433,14 +433,14 @@ def test_answers_are_the_truth():
         "right material": "shiny",
         "right shape": "cube",
     }
-    alone = answers(replace(ALONE, things=(RIGHT,)))
+    alone = attributes(replace(ALONE, objects=(RIGHT,)))
     assert len(alone) == 6 and alone["count"] == "1" and alone["left shape"] == "cube"
 
 
-def test_targets_number_the_answers(drawn):
+def test_targets_number_the_attributes(drawn):
     numbers = targets(drawn[:50])
     for row, scene in enumerate(drawn[:50]):
-        truth = answers(scene)
+        truth = attributes(scene)
         for question, values in QUESTIONS.items():
             number = int(numbers[question][row])
             assert (values[number] == truth[question]) if question in truth else number == -100
@@ -449,15 +449,15 @@ def test_targets_number_the_answers(drawn):
 def test_an_untrained_reader_answers_what_is_asked():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        reader = Reader().eval()
-    pictures = np.stack([render(scene).image for scene in (PAIR, ALONE)])
-    read = reader.read(pictures)
-    assert read == reader.read(pictures / 255)
+        classifier = AttributeClassifier().eval()
+    images = np.stack([render(scene).image for scene in (PAIR, ALONE)])
+    read = classifier.classify(images)
+    assert read == classifier.classify(images / 255)
     for one in read:
         assert all(answer in QUESTIONS[question] for question, answer in one.items())
         assert len(one) == (10 if one["count"] == "2" else 6)
     with pytest.raises(ValueError, match=r"\[B, 128, 128, 3\], got \(128, 128, 3\)"):
-        reader.read(pictures[0])
+        classifier.classify(images[0])
 
 
 def test_shapes_and_words_agree():

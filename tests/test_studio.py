@@ -21,18 +21,18 @@ pytestmark = pytest.mark.filterwarnings("ignore::erddci.images.ImageChanged")
 
 
 @pytest.fixture(scope="module")
-def pictures(tiny):
-    return view.pictures_for(tiny)
+def images(tiny):
+    return view.images_for(tiny)
 
 
 @pytest.fixture(scope="module")
-def settings(pictures):
-    given = pictures["scene 1: colour"]
+def settings(images):
+    given = images["scene 1: colour"]
     return view.Settings(given, given.source, given.target, steps=5)
 
 
 @pytest.fixture
-def opened(tiny, pictures, monkeypatch):
+def opened(tiny, images, monkeypatch):
     """A studio at rest, whose inversions are counted in `begun`."""
     begun = []
 
@@ -42,7 +42,7 @@ def opened(tiny, pictures, monkeypatch):
 
     real = view.begin
     monkeypatch.setattr(studio, "begin", begin)
-    monkeypatch.setattr(studio, "pictures_for", lambda _: pictures)
+    monkeypatch.setattr(studio, "images_for", lambda _: images)
     found = studio.editing_studio(tiny)
     found.wait()
     found.begun = begun
@@ -78,15 +78,15 @@ def choose(opened, **values):
 def test_view_shows_and_says_what_came_of_it(tiny, settings):
     shown = view.studio_view(tiny, settings)
     titles = ["input", "reconstruction", "edit", "true edit", "difference × 2"]
-    assert list(shown.pictures) == titles
-    truth = tiny.decode(tiny.encode(settings.picture.truth))[0]
-    near = psnr(truth, shown.pictures["edit"])
+    assert list(shown.images) == titles
+    truth = tiny.decode(tiny.encode(settings.image.truth))[0]
+    near = psnr(truth, shown.images["edit"])
     assert f"Edit: {near:.1f} dB to the VAE round trip of the true edit." in shown.words
     assert re.search(r"Reconstruction: (1\d\d\.\d|∞) dB to the VAE round trip, ", shown.words)
-    floor = psnr(tiny.read(settings.picture.picture), shown.pictures["reconstruction"])
+    floor = psnr(tiny.to_array(settings.image.image), shown.images["reconstruction"])
     assert f"{floor:.1f} dB to the input image (VAE floor: {floor:.1f} dB)." in shown.words
     assert "Network rows: 12 to noise, 12 back." in shown.words
-    assert "Note: the picture was resized from 128 × 128 to 16 × 16." in shown.words
+    assert "Note: the image was resized from 128 × 128 to 16 × 16." in shown.words
     assert list(shown.maps) == ["“green” (source)", "“red” (target)"]
     assert {each.shape for each in shown.maps.values()} == {(16, 16, 3)}
 
@@ -100,8 +100,8 @@ def test_view_without_attention_maps_says_why(tiny, settings):
 
 def test_another_target_has_no_true_answer(tiny, settings):
     shown = view.studio_view(tiny, replace(settings, target="a cube"))
-    assert "true edit" not in shown.pictures
-    assert "no true answer is known for this picture and target prompt" in shown.words
+    assert "true edit" not in shown.images
+    assert "no true answer is known for this image and target prompt" in shown.words
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,9 @@ def test_another_target_has_no_true_answer(tiny, settings):
         {},
         {"blend": True, "threshold": 0.5, "strength": 0.6},
         {"control": "none", "blend": True},
-        {"dynamic": False, "control": "plug-and-play", "itself": 0.6, "w": 3.0},
-        {"method": "ddim", "control": "replace", "cross": 0.8},
-        {"method": "direct", "control": "none", "dynamic": False},
+        {"schedule": False, "control": "plug-and-play", "self_until": 0.6, "w": 3.0},
+        {"method": "ddim", "control": "replace", "cross_until": 0.8},
+        {"method": "direct", "control": "none", "schedule": False},
         {"method": "edict", "control": "masactrl", "strength": 0.8},
     ],
 )
@@ -121,11 +121,11 @@ def test_code_makes_the_same_edit(tiny, settings, chosen):
     made = {}
     exec(view.as_code(tiny, chosen), made)
     path = view.begin(tiny, chosen.start).path
-    assert torch.equal(made["edited"].image, view.edit_as(tiny, chosen, path).image)
-    assert made["picture"].shape == (16, 16, 3)
+    assert torch.equal(made["edited"].x0, view.edit_as(tiny, chosen, path).x0)
+    assert made["image"].shape == (16, 16, 3)
 
 
-def test_code_names_model_and_picture(tiny, settings, pictures):
+def test_code_names_model_and_image(tiny, settings, images):
     half = type("Half", (), {"name": "some/model@1", "dtype": torch.float16})
     code = view.as_code(half, settings)
     assert code.startswith("import torch\nimport erddci\n")
@@ -133,38 +133,38 @@ def test_code_names_model_and_picture(tiny, settings, pictures):
     embedded = type("Embedded", (), {"name": "scenes@1", "dtype": torch.float32})
     assert "erddci.load()\n" in view.as_code(embedded, settings)
     for label in ("scene 1: colour", "photograph: coffee"):
-        given = pictures[label]
+        given = images[label]
         found = eval(given.code, {"erddci": erddci})
-        assert np.array_equal(tiny.read(found), np.asarray(given.picture, np.float32) / 255)
+        assert np.array_equal(tiny.to_array(found), np.asarray(given.image, np.float32) / 255)
         assert bool(given.truth) == label.startswith("scene")
 
 
 def test_inverts_once_while_only_the_edit_changes(opened):
     assert len(opened.begun) == 1
-    choose(opened, target="a cube", control="replace", cross=0.6, itself=0.3)
+    choose(opened, target="a cube", control="replace", cross_until=0.6, self_until=0.3)
     choose(opened, blend=True, threshold=0.5, strength=0.5, control="none")
     assert len(opened.begun) == 1
     choose(opened, w=5.0)  # mirrored: the dual chain climbs under w
     assert len(opened.begun) == 2
-    choose(opened, dynamic=False)
+    choose(opened, schedule=False)
     assert len(opened.begun) == 3
     choose(opened, w=3.0)
     assert len(opened.begun) == 3
-    choose(opened, method="ddim", steps=5, w=2.0, dynamic=True)
+    choose(opened, method="ddim", steps=5, w=2.0, schedule=True)
     assert len(opened.begun) == 5
     assert "done" in opened.doing.value and opened.bar.value == 1
 
 
-def test_picture_brings_its_prompts_and_one_run(opened):
-    picture = opened.controls["picture"]
-    second = dict(picture.options)["scene 2: shape"]
-    choose(opened, picture=second)
+def test_image_brings_its_prompts_and_one_run(opened):
+    image = opened.controls["image"]
+    second = dict(image.options)["scene 2: shape"]
+    choose(opened, image=second)
     assert (opened.settings.source, opened.settings.target) == (second.source, second.target)
     assert len(opened.begun) == 2
-    choose(opened, picture=dict(picture.options)["photograph: coffee"])
+    choose(opened, image=dict(image.options)["photograph: coffee"])
     assert opened.settings.source == "" and "cropped to its centre" in opened.words.value
     assert "Both prompts are alike" in opened.words.value
-    assert len(picture.options) == 12
+    assert len(image.options) == 12
 
 
 def test_stop_ends_a_run_and_leaves_the_last_result(opened, gate):
@@ -203,8 +203,12 @@ def test_model_stays_free_while_the_studio_runs(tiny, opened, gate):
     opened.controls["strength"].value = 0.5
     assert reached.wait(60)
     ours, theirs = tiny.unet, opened._model.unet
-    assert {type(each).__name__ for each in theirs.attn_processors.values()} == {"Tap"}
-    assert "Tap" not in {type(each).__name__ for each in ours.attn_processors.values()}
+    assert {type(each).__name__ for each in theirs.attn_processors.values()} == {
+        "ControlAttnProcessor"
+    }
+    assert "ControlAttnProcessor" not in {
+        type(each).__name__ for each in ours.attn_processors.values()
+    }
     assert ours.conv_in.weight is theirs.conv_in.weight
     x = torch.zeros(1, 4, 8, 8, dtype=torch.float64)
     assert tiny(x, torch.tensor(1), tiny.condition("")).isfinite().all()
@@ -215,17 +219,17 @@ def test_says_what_is_wrong_and_goes_on(opened):
     choose(opened, target="a <b>dog</b>")
     assert "ValueError: " in opened.words.value and not opened.shown.value
     assert "does not know all words of “a &lt;b&gt;dog&lt;/b&gt;”" in opened.words.value
-    choose(opened, target=opened.settings.picture.target)
+    choose(opened, target=opened.settings.image.target)
     assert opened.shown.value == before
-    choose(opened, cross=0.0, itself=0.0)
+    choose(opened, cross_until=0.0, self_until=0.0)
     assert "changed no attention" in opened.words.value
 
 
 def test_only_what_has_a_say_can_be_moved(opened):
     control = opened.controls
-    assert control["threshold"].disabled and not control["cross"].disabled
+    assert control["threshold"].disabled and not control["cross_until"].disabled
     choose(opened, control="masactrl", blend=True)
-    assert control["cross"].disabled and control["itself"].disabled
+    assert control["cross_until"].disabled and control["self_until"].disabled
     assert not control["threshold"].disabled
     late = [each for each in control.values() if hasattr(each, "continuous_update")]
     assert len(late) == 8 and not any(each.continuous_update for each in late)
@@ -238,20 +242,20 @@ def upload(opened, name, content):
     opened.wait()
 
 
-def test_uploaded_picture_is_edited(opened, tiny):
+def test_uploaded_image_is_edited(opened, tiny):
     buffer = io.BytesIO()
     Image.new("RGB", (20, 30), "red").save(buffer, "png")
     upload(opened, "mine.png", buffer.getvalue())
-    assert opened.controls["picture"].label == "yours: mine.png"
+    assert opened.controls["image"].label == "yours: mine.png"
     assert 'x = model.encode("mine.png")' in opened.code.value
     assert "Note: mine.png was cropped to its centre and resized" in opened.words.value
     assert len(opened.begun) == 2
 
 
-def test_upload_that_is_no_picture(opened):
-    upload(opened, "notes.png", b"no picture")
-    said = "ValueError: notes.png is not a picture that can be read (unknown format): expected PNG"
+def test_upload_that_is_no_image(opened):
+    upload(opened, "notes.png", b"no image")
+    said = "ValueError: notes.png is not an image that can be read (unknown format): expected PNG"
     assert said in opened.words.value
     # Where the file lay while it was read is no concern of who uploaded it.
     assert tempfile.gettempdir() not in opened.words.value
-    assert len(opened.controls["picture"].options) == 12
+    assert len(opened.controls["image"].options) == 12

@@ -11,7 +11,7 @@ from erddci.toy import Mixture
 @pytest.mark.parametrize("t", [0, 1, 250, 981, 999])
 @pytest.mark.parametrize("prompt", ["", "left", "right top"])
 def test_noise_is_the_score_of_torch_distributions(toy, t, prompt):
-    alpha = toy.schedule.alphas_cumprod[t].double()
+    alpha = toy.scheduler.alphas_cumprod[t].double()
     places = {"left": (-1.0, -0.2), "right": (0.9, 0.1), "top": (0.1, 1.2)}
     means = torch.tensor([places[name] for name in prompt.split() or places]).double()
     spread = (alpha * 0.3**2 + 1 - alpha).sqrt()
@@ -26,18 +26,18 @@ def test_noise_is_the_score_of_torch_distributions(toy, t, prompt):
     torch.testing.assert_close(mine.flatten(1), -(1 - alpha).sqrt() * score)
 
 
-@pytest.mark.parametrize("asks", ["target", "source"])
+@pytest.mark.parametrize("asks", ["next", "current"])
 def test_walk_of_one_gaussian_follows_the_known_solution(asks):
     # dy/dσ = ε has y − mean ∝ √(s² + σ²) as its solution.
-    toy, mean = Mixture({"only": (0.5, -0.3)}, spread=0.4), torch.tensor([0.5, -0.3]).double()
+    toy, mean = Mixture({"only": (0.5, -0.3)}, std=0.4), torch.tensor([0.5, -0.3]).double()
     mean = mean[:, None, None]
     y = mean + torch.tensor([0.2, -0.7]).double()[:, None, None]
 
     def error(steps):
         grid = toy.grid(steps)
         x = (y * grid.alphas[0].sqrt())[None]
-        path = erddci.invert(toy, x, toy.condition(), "ddim", steps, asks=asks)
-        walked = path.noise[0] / grid.alphas[-1].sqrt() - mean
+        path = erddci.invert(toy, x, toy.condition(), "ddim", steps, timestep=asks)
+        walked = path.xT[0] / grid.alphas[-1].sqrt() - mean
         growth = ((0.4**2 + grid.sigmas[-1] ** 2) / (0.4**2 + grid.sigmas[0] ** 2)).sqrt()
         return (walked / (growth * (y - mean)) - 1).abs().max().item()
 
@@ -48,9 +48,9 @@ def test_walk_of_one_gaussian_follows_the_known_solution(asks):
 def test_rows_and_timesteps_of_a_batch(toy, points):
     times, everything = torch.tensor([3, 900]), toy.condition()
     each = [toy(points[i : i + 1], times[i], everything) for i in (0, 1)]
-    before = toy.rows
+    before = toy.nfe
     both = toy(points, times, everything)
-    assert toy.rows - before == 2
+    assert toy.nfe - before == 2
     torch.testing.assert_close(both, torch.cat(each))
     assert toy(points.float(), times, everything).dtype == torch.float32
 

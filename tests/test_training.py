@@ -1,4 +1,4 @@
-"""The training loop, the picture cache and the judge, at the smallest size."""
+"""The training loop, the image cache and the judge, at the smallest size."""
 
 import numpy as np
 import pandas as pd
@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from erddci.scenes.render import render
-from erddci.scenes.scene import TRAIN_SEEDS, draw
-from erddci.training.dataset import pictures
+from erddci.scenes.scene import TRAIN_SEEDS, sample_scene
+from erddci.training.dataset import scene_images
 from erddci.training.export import _agreement
 from erddci.training.train import as_batch, fit
 
@@ -54,14 +54,14 @@ def test_training_lowers_the_loss(tmp_path):
     assert loss(trained, torch.Generator().manual_seed(99)) < 0.1 * before
 
 
-def test_pictures_are_those_of_the_training_seeds_and_grow_without_rendering_again(tmp_path):
-    two = np.array(pictures(tmp_path, 2, size=32))
-    three = pictures(tmp_path, 3, size=32)
+def test_images_are_those_of_the_training_seeds_and_grow_without_rendering_again(tmp_path):
+    two = np.array(scene_images(tmp_path, 2, size=32))
+    three = scene_images(tmp_path, 3, size=32)
     np.testing.assert_array_equal(three[:2], two)
-    np.testing.assert_array_equal(three[2], render(draw(TRAIN_SEEDS[2]), 32).image)
-    modified = (tmp_path / "pictures-32.npy").stat().st_mtime_ns
-    pictures(tmp_path, 2, size=32)
-    assert (tmp_path / "pictures-32.npy").stat().st_mtime_ns == modified
+    np.testing.assert_array_equal(three[2], render(sample_scene(TRAIN_SEEDS[2]), 32).image)
+    modified = (tmp_path / "images-32.npy").stat().st_mtime_ns
+    scene_images(tmp_path, 2, size=32)
+    assert (tmp_path / "images-32.npy").stat().st_mtime_ns == modified
 
 
 def test_batches_run_from_minus_one_to_one():

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from erddci import METHODS, invert, reconstruct
 from erddci.grid import Grid
-from erddci.guidance import DYNAMIC, Condition, Dynamic
+from erddci.guidance import DEFAULT_SCHEDULE, Condition, GuidanceSchedule
 from erddci.trajectory import Trajectory
 
 EXACT = [name for name, method in METHODS.items() if method.reversible != "approximate"]
@@ -33,7 +33,7 @@ def walk():
 
 
 def test_image_and_noise_are_the_ends(walk):
-    assert torch.equal(walk.image, walk.xs[0]) and torch.equal(walk.noise, walk.xs[2])
+    assert torch.equal(walk.x0, walk.xs[0]) and torch.equal(walk.xT, walk.xs[2])
 
 
 def test_everything_survives_a_file(walk, tmp_path):
@@ -46,11 +46,11 @@ def test_everything_survives_a_file(walk, tmp_path):
     assert torch.equal(back.condition.text, walk.condition.text)
     assert torch.equal(back.condition.null, walk.condition.null)
     assert (back.condition.guidance_scale, back.condition.prompt) == (2.5, "größer")
-    assert back.condition.same(walk.condition)
-    assert back.condition.dynamic is None
+    assert back.condition.equivalent(walk.condition)
+    assert back.condition.schedule is None
     assert set(back.kept) == {"z", "eps"}
     assert all(torch.equal(back.kept[name], walk.kept[name]) for name in walk.kept)
-    assert (back.method, back.model, back.rows) == ("some", "model@1", 1.5)
+    assert (back.method, back.model, back.nfe) == ("some", "model@1", 1.5)
 
 
 def test_a_prompt_that_is_its_own_negative_can_be_saved(walk, tmp_path):
@@ -73,15 +73,15 @@ def test_drift_by_hand(walk):
     xs[2, 0, 3, 2, 2] -= 4
     other = Trajectory(walk.grid, xs, walk.condition)
     expected = torch.tensor([[0, 0.25], [0, 0], [4, 0]], dtype=torch.float64)
-    torch.testing.assert_close(walk.drift(other), expected)
-    torch.testing.assert_close(other.drift(walk), expected)
-    assert walk.drift(walk).max() == 0
+    torch.testing.assert_close(walk.latent_error(other), expected)
+    torch.testing.assert_close(other.latent_error(walk), expected)
+    assert walk.latent_error(walk).max() == 0
 
 
 def test_drift_of_walks_of_other_shapes_is_refused(walk):
     shorter = Trajectory(walk.grid, walk.xs[:2], walk.condition)
     with pytest.raises(ValueError, match=r"one shape, got \(3, 2, .*\) and \(2, 2, .*\)"):
-        walk.drift(shorter)
+        walk.latent_error(shorter)
 
 
 def test_noise_and_clean_estimate_by_hand():
@@ -93,7 +93,7 @@ def test_noise_and_clean_estimate_by_hand():
     walk = Trajectory(Grid(torch.tensor([0, 1, 2]), alphas), xs, condition)
     # ε = Δy/Δσ = 1/0.5 and −3/1; the image aimed at is y − σε = 2 − 2 and −1 + 6.
     torch.testing.assert_close(walk.eps.flatten(), torch.tensor([2.0, -3.0]).double())
-    torch.testing.assert_close(walk.estimates.flatten(), torch.tensor([0.0, 5.0]).double())
+    torch.testing.assert_close(walk.pred_x0.flatten(), torch.tensor([0.0, 5.0]).double())
 
 
 def test_no_noise_moves_between_equal_levels(walk):
@@ -118,36 +118,38 @@ def test_files_of_other_things_are_refused(walk, tmp_path):
             Trajectory.load(path)
 
 
-# Dynamic control in a file.
+# GuidanceSchedule control in a file.
 
 
 @pytest.mark.parametrize(
-    "dynamic",
+    "schedule",
     [
-        DYNAMIC,
-        Dynamic(mirrored=True, clip=0.3),
-        Dynamic((100, 600.5), fade=1, mirrored=True, clip=math.inf),
+        DEFAULT_SCHEDULE,
+        GuidanceSchedule(guide_inversion=True, clip=0.3),
+        GuidanceSchedule((100, 600.5), power=1, guide_inversion=True, clip=math.inf),
     ],
 )
-def test_dynamic_control_survives_a_file(toy, points, tmp_path, dynamic):
-    condition = toy.condition("left").at(7.5, dynamic)
+def test_dynamic_control_survives_a_file(toy, points, tmp_path, schedule):
+    condition = toy.condition("left").with_guidance(7.5, schedule)
     path = invert(toy, points, condition.climb, steps=6)
     back = Trajectory.load(path.save(tmp_path / "walk.safetensors"))
-    assert back.condition.dynamic == dynamic and isinstance(back.condition.dynamic.window, tuple)
-    assert back.condition.same(condition)
+    assert back.condition.schedule == schedule and isinstance(
+        back.condition.schedule.interval, tuple
+    )
+    assert back.condition.equivalent(condition)
     again = reconstruct(toy, back)
     # The kept noise is that of the condition, so nothing is asked for anew.
-    assert again.rows == 0 and path.drift(again).max() < 1e-10
+    assert again.nfe == 0 and path.latent_error(again).max() < 1e-10
 
 
 def test_a_file_from_before_dynamic_control_can_be_read(walk, tmp_path):
     path = walk.save(tmp_path / "walk.safetensors")
     with safe_open(path, "pt") as file:
         words = json.loads(file.metadata()["trajectory"])
-    del words["dynamic"]
+    del words["schedule"]
     save_file(load_file(path), path, metadata={"trajectory": json.dumps(words)})
     back = Trajectory.load(path)
-    assert back.condition.same(walk.condition) and back.condition.dynamic is None
+    assert back.condition.equivalent(walk.condition) and back.condition.schedule is None
 
 
 # Parts of a walk.
@@ -158,13 +160,13 @@ def test_a_file_from_before_dynamic_control_can_be_read(walk, tmp_path):
 @pytest.mark.parametrize("method", EXACT)
 def test_a_part_of_a_walk_walks_back(toy, points, method, w, node):
     path = invert(toy, points, toy.condition("left", w), method, steps=8)
-    part = path.until(node)
-    assert part.grid.steps == node and torch.equal(part.xs, path.xs[: node + 1])
+    part = path.truncate(node)
+    assert part.grid.num_steps == node and torch.equal(part.xs, path.xs[: node + 1])
     assert torch.equal(part.grid.t, path.grid.t[: node + 1])
     assert torch.equal(part.grid.alphas, path.grid.alphas[: node + 1])
     back = reconstruct(toy, part)
-    assert part.drift(back).max() < 1e-10 * max(1, part.xs.abs().max())
-    assert (back.image - points).abs().max() < 1e-10 * max(1, part.xs.abs().max())
+    assert part.latent_error(back).max() < 1e-10 * max(1, part.xs.abs().max())
+    assert (back.x0 - points).abs().max() < 1e-10 * max(1, part.xs.abs().max())
 
 
 KEPT = {
@@ -181,7 +183,7 @@ KEPT = {
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_method_keeps_is_cut_with_its_walk(toy, points, method):
     path = invert(toy, points, toy.condition("left", 3), method, steps=5)
-    part, expected = path.until(3), KEPT.get(method, {})
+    part, expected = path.truncate(3), KEPT.get(method, {})
     assert set(part.kept) == set(path.kept) == set(expected)
     for name, length in expected.items():
         assert torch.equal(
@@ -193,7 +195,7 @@ def test_what_a_method_keeps_is_cut_with_its_walk(toy, points, method):
 def test_a_part_ends_at_a_node_of_the_walk(walk):
     for node in (0, 3, -1):
         with pytest.raises(ValueError, match=f"expected a node between 1 and 2, got {node}"):
-            walk.until(node)
+            walk.truncate(node)
 
 
 # A walk several times over.
@@ -209,7 +211,7 @@ def test_a_repeated_walk_walks_back_as_each_alone(toy, points, method):
     assert torch.equal(many.xs, torch.cat([path.xs] * 3, dim=1))
     back, expected = reconstruct(toy, many), reconstruct(toy, path)
     torch.testing.assert_close(back.xs, torch.cat([expected.xs] * 3, dim=1))
-    assert back.rows == expected.rows
+    assert back.nfe == expected.nfe
 
 
 def test_null_embeddings_of_each_sample_are_repeated_in_order(toy, points):
@@ -220,8 +222,8 @@ def test_null_embeddings_of_each_sample_are_repeated_in_order(toy, points):
 
 
 def test_repeating_once_gives_every_sample_its_prompt(toy, points):
-    condition = toy.condition("left").at(7.5, DYNAMIC)
+    condition = toy.condition("left").with_guidance(7.5, DEFAULT_SCHEDULE)
     once = invert(toy, points, condition, steps=4).repeat(1)
     assert once.condition.text.shape == once.condition.null.shape == (2, 1, 3)
-    assert (once.condition.guidance_scale, once.condition.dynamic) == (7.5, DYNAMIC)
-    assert reconstruct(toy, once).rows == 0
+    assert (once.condition.guidance_scale, once.condition.schedule) == (7.5, DEFAULT_SCHEDULE)
+    assert reconstruct(toy, once).nfe == 0

@@ -43,20 +43,20 @@ def count(tiny):
     """Counts the network rows that a change costs."""
 
     def count(control, value):
-        before = tiny.rows
+        before = tiny.nfe
         control.value = value
-        return tiny.rows - before
+        return tiny.nfe - before
 
     return count
 
 
-def test_reconstruction_in_pictures_and_words(tiny, example):
+def test_reconstruction_in_images_and_words(tiny, example):
     x, condition = tiny.encode(example.image), tiny.condition(example.source)
     path = erddci.invert(tiny, x, condition, "ddim", 5)
     figure, said = widgets.reconstruction_view(tiny, example.image, path, 2)
     titles = [ax.get_title() for ax in figure.axes]
     assert titles == ["input image", "VAE round trip", "w = 2", "difference × 10"]
-    error = path.drift(erddci.reconstruct(tiny, path, condition.at(2)))[0].max()
+    error = path.latent_error(erddci.reconstruct(tiny, path, condition.with_guidance(2)))[0].max()
     assert "dB to the VAE round trip" in said and "dB to the input image" in said
     assert f"Largest latent error: {error:.1e}." in said
     assert said.endswith("Network rows: 5 to noise, 10 back.")
@@ -69,13 +69,13 @@ def test_exact_reconstruction_has_no_difference(tiny, example):
     assert "inf" not in said and said.endswith("Network rows: 10 to noise, 0 back.")
 
 
-def test_explorer_shows_a_picture_with_alternative_text(explorer):
+def test_explorer_shows_a_image_with_alternative_text(explorer):
     code = re.fullmatch(
         r'<img alt="(.+)" src="data:image/png;base64,(.+)">', shown(explorer).value
     )
     assert code[1] == words(explorer)
-    picture = Image.open(io.BytesIO(base64.b64decode(code[2])))
-    assert picture.width > 2 * picture.height
+    image = Image.open(io.BytesIO(base64.b64decode(code[2])))
+    assert image.width > 2 * image.height
 
 
 def test_explorer_inverts_once_while_only_w_moves(explorer, count):
@@ -94,13 +94,13 @@ def test_explorer_inverts_again_for_another_walk(explorer, count):
     assert count(control["prompt"], "a red sphere") == 20
 
 
-def test_explorer_brings_the_prompt_with_the_picture(explorer, count):
+def test_explorer_brings_the_prompt_with_the_image(explorer, count):
     control, source = controls(explorer), erddci.examples()[1].source
-    assert count(control["picture"], "scene 2") == 40  # once, though two controls changed
+    assert count(control["image"], "scene 2") == 40  # once, though two controls changed
     assert control["prompt"].value == source
-    assert count(control["picture"], "photograph: coffee") == 40
+    assert count(control["image"], "photograph: coffee") == 40
     assert control["prompt"].value == ""
-    assert len(control["picture"].options) == 12
+    assert len(control["image"].options) == 12
 
 
 def test_explorer_says_what_is_wrong_and_goes_on(explorer, count):

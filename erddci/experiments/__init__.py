@@ -1,7 +1,7 @@
 """What the figures and tables measure: each function returns a tidy DataFrame.
 
-A row is one picture (or one node of one walk), a column one quantity.  "vae" in a column's name
-means that the reference is the VAE round trip of the picture, "input" that it is the picture
+A row is one image (or one node of one walk), a column one quantity.  "vae" in a column's name
+means that the reference is the VAE round trip of the image, "input" that it is the image
 itself; latent errors compare with the latents that the walk started from.
 """
 
@@ -17,7 +17,7 @@ from erddci.experiments.editing import (
 from erddci.experiments.guidance import FORMS, OTHERS, edit_sweep, guidance_sweep
 from erddci.experiments.measures import (
     TRUTH,
-    Pictures,
+    CaptionedImages,
     edit_measures,
     edit_rows,
     latent_errors,
@@ -38,7 +38,7 @@ __all__ = [
     "FORMS",
     "OTHERS",
     "TRUTH",
-    "Pictures",
+    "CaptionedImages",
     "climbed",
     "edit_gallery",
     "edit_measures",

@@ -1,7 +1,7 @@
-"""The editing benchmark: edits of scenes whose true answer is known, one row a picture.
+"""The editing benchmark: edits of scenes whose true answer is known, one row an image.
 
 Every other benchmark of edits guesses how well one did.  Here the renderer knows: the edited
-picture is compared with the picture of the changed scene.  `erddci.experiments.sweep` runs it.
+image is compared with the image of the changed scene.  `erddci.experiments.sweep` runs it.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ import pandas as pd
 import torch
 
 from erddci.attention import Control
-from erddci.controls import CONTROLS, control_for
-from erddci.editing import edit, noised
+from erddci.controls import CONTROLS, make_control
+from erddci.editing import edit, sdedit_trajectory
 from erddci.experiments import edit_rows
 from erddci.experiments import sweep as runs
-from erddci.experiments.timing import inversion, now
-from erddci.guidance import DYNAMIC, Dynamic
+from erddci.experiments.timing import cached_inversion, synchronized_time
+from erddci.guidance import DEFAULT_SCHEDULE, GuidanceSchedule
 from erddci.inversion import METHODS, climbs_guided, invert
 from erddci.metrics import MEASURES, compare
 from erddci.model import StableDiffusion
 from erddci.scenes.examples import KINDS, Example, edits
 
 # Seeds from here on: those before it served to choose defaults.
-START = 50_000
+FIRST_SEED = 50_000
 
-DYNAMICS: dict[str, Dynamic | None] = {
+SCHEDULES: dict[str, GuidanceSchedule | None] = {
     "constant": None,
-    "fading": DYNAMIC,
-    "unmirrored": replace(DYNAMIC, mirrored=False),  # fading too, inverted at w = 1
+    "dynamic": DEFAULT_SCHEDULE,
+    "dynamic-inverted-at-1": replace(
+        DEFAULT_SCHEDULE, guide_inversion=False
+    ),  # fading too, inverted at w = 1
 }
 
 
@@ -49,16 +51,16 @@ class Variant:
 
 # Not inverted, and the true answer's own VAE round trip: what nothing should fall below or rise
 # above.
-NO_INVERSION, CEILING = "no inversion", "ceiling"
+SDEDIT, CEILING = "sdedit", "ceiling"
 
 VARIANTS = {
     # These walk part of the walk again, as their authors do by default.
-    NO_INVERSION: Variant(NO_INVERSION, edit={"strength": 0.6}),
+    SDEDIT: Variant(SDEDIT, edit={"strength": 0.6}),
     "edict": Variant("edict", edit={"strength": 0.8}),
     "edit-friendly": Variant("edit-friendly", edit={"strength": 0.64}),
     # The dual chain with rows shared between its chains, and with the other reading of an edit.
-    "dual-chain shared": Variant("dual-chain", inversion={"asks": "source"}),
-    "dual-chain own": Variant("dual-chain", edit={"reading": "own"}),
+    "dual-chain (current timestep)": Variant("dual-chain", inversion={"timestep": "current"}),
+    "dual-chain (evaluated at target)": Variant("dual-chain", edit={"evaluate_at": "target"}),
 }
 
 
@@ -67,35 +69,35 @@ class Case:
     """One way to edit: what is run on every scene.
 
     `inverted_at` is the guidance scale of the inversion and of the source row, `guidance_scale`
-    that of the target row; `dynamic` names one of `DYNAMICS`, `control` one of
+    that of the target row; `schedule` names one of `SCHEDULES`, `control` one of
     `erddci.attention.CONTROLS`.
     """
 
     method: str
     control: str
-    dynamic: str
+    schedule: str
     inverted_at: float
     guidance_scale: float
     steps: int
 
 
-def case(method: str, control: str, dynamic: str, w: float, steps: int) -> Case:
+def case(method: str, control: str, schedule: str, w: float, steps: int) -> Case:
     """A way to edit at a guidance scale, inverted as the method is meant to be.
 
     Raises:
-        ValueError: an unknown method, control or dynamic.
+        ValueError: an unknown method, control or schedule.
     """
     known = {
         "method": [*(METHODS | VARIANTS), CEILING],
         "control": CONTROLS,
-        "dynamic": DYNAMICS,
+        "schedule": SCHEDULES,
     }
-    for (name, values), value in zip(known.items(), (method, control, dynamic), strict=True):
+    for (name, values), value in zip(known.items(), (method, control, schedule), strict=True):
         if value not in values:
             raise ValueError(f"unknown {name} {value!r}: expected one of {', '.join(values)}")
     name = VARIANTS.get(method, Variant(method)).method
-    guided = name in METHODS and climbs_guided(name, DYNAMICS[dynamic])
-    return Case(method, control, dynamic, float(w if guided else 1), float(w), steps)
+    guided = name in METHODS and climbs_guided(name, SCHEDULES[schedule])
+    return Case(method, control, schedule, float(w if guided else 1), float(w), steps)
 
 
 # The ways to edit that are compared by default: baselines as their papers have them, the dual
@@ -103,35 +105,35 @@ def case(method: str, control: str, dynamic: str, w: float, steps: int) -> Case:
 # with the same fading guidance.
 WAYS = (
     (CEILING, "none", "constant"),
-    (NO_INVERSION, "none", "constant"),
-    ("ddim", "none", "fading"),
+    (SDEDIT, "none", "constant"),
+    ("ddim", "none", "dynamic"),
     ("ddim", "refine", "constant"),
     ("negative-prompt", "refine", "constant"),
     ("null-text", "refine", "constant"),
     ("direct", "refine", "constant"),
-    ("direct", "refine", "fading"),
+    ("direct", "refine", "dynamic"),
     ("edict", "none", "constant"),
     ("bdia", "none", "constant"),
     ("edit-friendly", "none", "constant"),
     ("dual-chain", "none", "constant"),
-    ("dual-chain", "none", "unmirrored"),
-    ("dual-chain", "none", "fading"),
-    ("dual-chain own", "none", "fading"),
-    ("dual-chain shared", "none", "fading"),
-    ("dual-chain", "refine", "fading"),
+    ("dual-chain", "none", "dynamic-inverted-at-1"),
+    ("dual-chain", "none", "dynamic"),
+    ("dual-chain (evaluated at target)", "none", "dynamic"),
+    ("dual-chain (current timestep)", "none", "dynamic"),
+    ("dual-chain", "refine", "dynamic"),
 )
 
 # How the dual chain does under each control, and without any.
-CONTROLLED = tuple(("dual-chain", control, "fading") for control in CONTROLS)
+CONTROLLED = tuple(("dual-chain", control, "dynamic") for control in CONTROLS)
 
 # Few ways, to be followed over guidance scales and numbers of steps.
 FEW = (
-    ("ddim", "none", "fading"),
+    ("ddim", "none", "dynamic"),
     ("ddim", "refine", "constant"),
     ("direct", "refine", "constant"),
     ("dual-chain", "none", "constant"),
-    ("dual-chain", "none", "fading"),
-    ("dual-chain", "refine", "fading"),
+    ("dual-chain", "none", "dynamic"),
+    ("dual-chain", "refine", "dynamic"),
 )
 
 EVERY = (1.0, 3.0, 5.0, 7.5), (5, 10, 20, 50)
@@ -145,10 +147,17 @@ PROFILES: dict[str, dict] = {
 }
 
 KEY = list(Case.__dataclass_fields__)
-MEASURED = [*(f"{name} truth" for name in MEASURES), "background", "asked", "kept"]
-RENDERED = [f"{name} rendered" for name in MEASURES]
-COLUMNS = [*KEY, "picture", "kind", *MEASURED, *RENDERED]
-COLUMNS += ["rows up", "rows back", "seconds up", "seconds back", "batch", "problem"]
+MEASURED = [*(f"{name}_truth" for name in MEASURES), "background", "edit_accuracy", "preservation"]
+RENDERED = [f"{name}_rendered" for name in MEASURES]
+COLUMNS = [*KEY, "image", "kind", *MEASURED, *RENDERED]
+COLUMNS += [
+    "nfe_inversion",
+    "nfe_sampling",
+    "seconds_inversion",
+    "seconds_sampling",
+    "batch",
+    "problem",
+]
 
 
 def cases(
@@ -177,7 +186,7 @@ def run(
     """Edit every scene in every way, save each batch when it is done, and return all rows.
 
     Measures named "truth" are against the VAE round trip of the true answer, "rendered" against
-    the true answer itself, which the way named "ceiling" shows what can be reached of.
+    the true answer self_until, which the way named "ceiling" shows what can be reached of.
 
     Args:
         scenes: from `erddci.scenes.examples.edits`.
@@ -194,7 +203,7 @@ def run(
 
 def read(folder: Path) -> pd.DataFrame:
     """All rows that a folder holds, sorted by steps and scale."""
-    order = ["steps", "guidance_scale", "method", "control", "dynamic", "picture"]
+    order = ["steps", "guidance_scale", "method", "control", "schedule", "image"]
     return runs.read(folder, COLUMNS).sort_values(order, ignore_index=True)
 
 
@@ -206,44 +215,50 @@ def profile(model: StableDiffusion, name: str, folder: Path, batch: int = 8) -> 
     """
     chosen = known_profile(name)
     todo = cases(chosen["ways"], chosen["scales"], chosen["steps"])
-    rows = run(model, edits(chosen["scenes"], start=START), todo, folder, batch)
+    rows = run(model, edits(chosen["scenes"], start=FIRST_SEED), todo, folder, batch)
     return runs.chosen(rows, todo, chosen["scenes"])
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean measures of each way to edit with bootstrap 95 % intervals, best mean rank first.
 
-    The rank of a way is taken among all ways of the frame on one picture, for each of PSNR, LPIPS,
+    The rank of a way is taken among all ways of the frame on one image, for each of PSNR, LPIPS,
     background, asked and kept, equal ones sharing theirs, and averaged.
     """
-    frame = frame.assign(rank=ranks(frame), rows=frame["rows up"] + frame["rows back"])
-    frame["seconds"] = frame["seconds up"] + frame["seconds back"]
-    columns = ["rank", *MEASURED, *RENDERED, "rows", "seconds"]
+    frame = frame.assign(rank=ranks(frame), nfe=frame["nfe_inversion"] + frame["nfe_sampling"])
+    frame["seconds"] = frame["seconds_inversion"] + frame["seconds_sampling"]
+    columns = ["rank", *MEASURED, *RENDERED, "nfe", "seconds"]
     table = runs.summary(frame, KEY, columns, "mean")
-    table.insert(0, "way", [label(row) for row in table.to_dict("records")])
+    table.insert(0, "setting", [label(row) for row in table.to_dict("records")])
     return table.sort_values("rank", ignore_index=True)
 
 
 def printed(frame: pd.DataFrame) -> pd.DataFrame:
     """The summary of some rows as tables print it, without seconds: the machine may be shared."""
     found = summary(frame)
-    bare = ("mse", "ssim rendered", "lpips rendered", "seconds")
+    bare = ("mse", "ssim_rendered", "lpips_rendered", "seconds")
     left_out = [name for name in found if name.startswith(bare)]
     return found.drop(columns=[*KEY, "failed", *left_out])
 
 
-def by_kind(frame: pd.DataFrame, column: str = "psnr truth") -> pd.DataFrame:
+def by_kind(frame: pd.DataFrame, column: str = "psnr_truth") -> pd.DataFrame:
     """The mean of a column for each way to edit (rows) and kind of edit (columns)."""
     way = [label(row) for row in frame[KEY].to_dict("records")]
-    table = frame.assign(way=way).pivot_table(column, "way", "kind", sort=False)
+    table = frame.assign(setting=way).pivot_table(column, "setting", "kind", sort=False)
     return table[[kind for kind in KINDS if kind in table]]
 
 
 def ranks(frame: pd.DataFrame) -> pd.Series:
-    """Mean rank of each row among those of its picture, steps and scale; the ceiling has none."""
+    """Mean rank of each row among those of its image, steps and scale; the ceiling has none."""
     ways = frame[frame["method"] != CEILING]
-    groups = ways.groupby(["picture", "steps", "guidance_scale"])
-    better = {"psnr truth": 1, "lpips truth": -1, "background": 1, "asked": 1, "kept": 1}
+    groups = ways.groupby(["image", "steps", "guidance_scale"])
+    better = {
+        "psnr_truth": 1,
+        "lpips_truth": -1,
+        "background": 1,
+        "edit_accuracy": 1,
+        "preservation": 1,
+    }
     each = [groups[name].rank(ascending=sign < 0) for name, sign in better.items()]
     return pd.concat(each, axis=1).mean(axis=1).reindex(frame.index)
 
@@ -252,15 +267,15 @@ def gain(
     frame: pd.DataFrame,
     way: tuple[str, str, str],
     over: tuple[str, str, str],
-    column: str = "psnr truth",
+    column: str = "psnr_truth",
 ) -> dict[str, float]:
     """Mean gain of one way over another, edit by edit, with its bootstrap 95 % interval.
 
     Args:
-        way, over: method, control and dynamic.
+        way, over: method, control and schedule.
     """
-    index = ["steps", "guidance_scale", "picture"]
-    values = frame.set_index(["method", "control", "dynamic"]).sort_index()
+    index = ["steps", "guidance_scale", "image"]
+    values = frame.set_index(["method", "control", "schedule"]).sort_index()
     first, second = (values.loc[[each]].set_index(index)[column] for each in (way, over))
     return runs.interval(column, (first - second).dropna().to_numpy(), "mean")
 
@@ -276,30 +291,34 @@ def speed(
     """
     x, prompts = model.encode(scene.image), ([scene.source], [scene.target])
     source, target = (model.condition(each[0]) for each in prompts)
-    refine = control_for("refine", model.tokenizer, *prompts)
+    refine = make_control("refine", model.tokenizer, *prompts)
 
     def go(
-        name: str, dynamic: Dynamic | None, control: Control | None, **options: object
+        name: str, schedule: GuidanceSchedule | None, control: Control | None, **options: object
     ) -> float:
-        path = invert(model, x, source.at(w, dynamic), name, steps, **options)
-        return path.rows + edit(model, path, target.at(w, dynamic), control).rows
+        path = invert(model, x, source.with_guidance(w, schedule), name, steps, **options)
+        return path.nfe + edit(model, path, target.with_guidance(w, schedule), control).nfe
 
     ways = {
         "null-text + refine": partial(go, "null-text", None, refine),
         "direct + refine": partial(go, "direct", None, refine),
-        "dual-chain, fading": partial(go, "dual-chain", DYNAMIC, None),
-        "dual-chain, fading, shared": partial(go, "dual-chain", DYNAMIC, None, asks="source"),
-        "dual-chain + refine, fading, shared": partial(
-            go, "dual-chain", DYNAMIC, refine, asks="source"
+        "dual-chain, dynamic": partial(go, "dual-chain", DEFAULT_SCHEDULE, None),
+        "dual-chain (current timestep), dynamic": partial(
+            go, "dual-chain", DEFAULT_SCHEDULE, None, timestep="current"
+        ),
+        "dual-chain (current timestep) + refine, dynamic": partial(
+            go, "dual-chain", DEFAULT_SCHEDULE, refine, timestep="current"
         ),
     }
     found = []
     for repeat in range(repeats + 1):
         for name, edited in ways.items():
-            start = now(model)
+            start = synchronized_time(model)
             rows = edited()
             if repeat:  # the first warms up
-                found.append({"run": name, "seconds": now(model) - start, "rows": rows})
+                found.append(
+                    {"run": name, "seconds": synchronized_time(model) - start, "nfe": rows}
+                )
     table = pd.DataFrame(found).groupby("run", sort=False).median().reset_index()
     return table.assign(speedup=table["seconds"][0] / table["seconds"])
 
@@ -307,8 +326,12 @@ def speed(
 def label(way: Mapping[str, Any]) -> str:
     """A way to edit in words, of a row or a case's fields."""
     control = "" if way["control"] == "none" else f" + {way['control']}"
-    names = {"constant": "", "fading": ", fading", "unmirrored": ", fading unmirrored"}
-    return f"{way['method']}{control}{names[way['dynamic']]}"
+    names = {
+        "constant": "",
+        "dynamic": ", dynamic",
+        "dynamic-inverted-at-1": ", dynamic (inverted at 1)",
+    }
+    return f"{way['method']}{control}{names[way['schedule']]}"
 
 
 @torch.no_grad()
@@ -325,30 +348,32 @@ def _run_one(model: StableDiffusion, scenes: list[Example], way: Case, kept: dic
     for scene, image, row in zip(scenes, images, rows, strict=True):
         row |= {"kind": scene.name, "batch": len(scenes)} | spent
         if "problem" not in row:
-            rendered = compare(model.read(scene.truth), image)
-            row |= {f"{name} rendered": value for name, value in rendered.items()}
+            rendered = compare(model.to_array(scene.truth), image)
+            row |= {f"{name}_rendered": value for name, value in rendered.items()}
     return rows
 
 
 def _edited(
     model: StableDiffusion, scenes: list[Example], way: Case, kept: dict
 ) -> tuple[np.ndarray, dict]:
-    """The edited pictures, and what they cost."""
-    x, dynamic = kept["x"], DYNAMICS[way.dynamic]
+    """The edited images, and what they cost."""
+    x, schedule = kept["x"], SCHEDULES[way.schedule]
     sources, targets = ([getattr(s, end) for s in scenes] for end in ("source", "target"))
     source, target = model.condition(sources), model.condition(targets)
     variant = VARIANTS.get(way.method, Variant(way.method))
-    if way.method == NO_INVERSION:
-        path, up = noised(model, x, source, way.steps), 0.0
+    if way.method == SDEDIT:
+        path, up = sdedit_trajectory(model, x, source, way.steps), 0.0
     else:
-        told = source.at(way.inverted_at, dynamic)
-        climb = inversion(model, x, told, variant.method, way.steps, kept, **variant.inversion)
+        told = source.with_guidance(way.inverted_at, schedule)
+        climb = cached_inversion(
+            model, x, told, variant.method, way.steps, kept, **variant.inversion
+        )
         path, up = climb.path, climb.seconds
-    start = now(model)
-    control = control_for(way.control, model.tokenizer, sources, targets)
-    wish = target.at(way.guidance_scale, dynamic)
+    start = synchronized_time(model)
+    control = make_control(way.control, model.tokenizer, sources, targets)
+    wish = target.with_guidance(way.guidance_scale, schedule)
     found = edit(model, path, wish, control, **variant.edit)
-    seconds = (now(model) - start) / len(x)
-    spent = {"rows up": path.rows, "rows back": found.rows}
-    spent |= {"seconds up": up / len(x), "seconds back": seconds}
-    return model.decode(found.image), spent
+    seconds = (synchronized_time(model) - start) / len(x)
+    spent = {"nfe_inversion": path.nfe, "nfe_sampling": found.nfe}
+    spent |= {"seconds_inversion": up / len(x), "seconds_sampling": seconds}
+    return model.decode(found.x0), spent

@@ -1,4 +1,4 @@
-"""In which order the dual chain asks the network, and what that costs."""
+"""In which order the dual chain timestep the network, and what that costs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def network_rows(
     """
     published = published_order(model, x, condition, steps)
     rows = [{"order": "as published"} | published]
-    for name, asks in {"noise kept": "target", "noise kept and shared": "source"}.items():
-        path = invert(model, x, condition.at(1), "dual-chain", steps, asks=asks)
+    for name, timestep in {"noise kept": "next", "noise kept and shared": "current"}.items():
+        path = invert(model, x, condition.with_guidance(1), "dual-chain", steps, timestep=timestep)
         back = reconstruct(model, path)
-        error = path.drift(back).max().item()
-        rows.append({"order": name, "up": path.rows, "back": back.rows, "latent max": error})
+        error = path.latent_error(back).max().item()
+        rows.append({"order": name, "up": path.nfe, "back": back.nfe, "latent_max": error})
     frame = pd.DataFrame(rows)
     frame.insert(3, "total", frame["up"] + frame["back"])
     return frame
@@ -40,25 +40,25 @@ def published_order(
 
     Source: the authors' reconstruction code, re-expressed.
     """
-    grid, start = model.grid(steps), model.rows
-    condition, null, first = condition.at(1), condition.at(0), x
+    grid, start = model.grid(steps), model.nfe
+    condition, null, first = condition.with_guidance(1), condition.with_guidance(0), x
     z, zs = x, [x]
-    for i in grid.up():
-        z = grid.move(z, model(z, grid.t[i], condition), i - 1, i)
-        x = grid.move(x, model(z, grid.t[i], condition), i - 1, i)
+    for i in grid.inversion_nodes():
+        z = grid.step(z, model(z, grid.t[i], condition), i - 1, i)
+        x = grid.step(x, model(z, grid.t[i], condition), i - 1, i)
         zs.append(z)
-    top = model.rows
-    for i in grid.down():
+    top = model.nfe
+    for i in grid.sampling_nodes():
         unconditional = model(zs[i], grid.t[i], null)
         conditional = model(zs[i], grid.t[i], condition)
         eps = unconditional + 1.0 * (conditional - unconditional)
-        x = grid.move(x, eps, i, i - 1)
-    up, back = (top - start) / len(x), (model.rows - top) / len(x)
-    return {"up": up, "back": back, "latent max": (x - first).abs().max().item()}
+        x = grid.step(x, eps, i, i - 1)
+    up, back = (top - start) / len(x), (model.nfe - top) / len(x)
+    return {"up": up, "back": back, "latent_max": (x - first).abs().max().item()}
 
 
-def step_order(steps: int = 3, asks: str = "target") -> pd.DataFrame:
-    """The order in which `dual_chain` asks the network and moves its chains, read off a run.
+def step_order(steps: int = 3, timestep: str = "next") -> pd.DataFrame:
+    """The order in which `dual_chain` timestep the network and moves its chains, read off a run.
 
     Every latent and every noise of the run is given a value of its own, so each can be recognised
     in what the grid is asked to move and the network is asked to judge.
@@ -71,7 +71,7 @@ def step_order(steps: int = 3, asks: str = "target") -> pd.DataFrame:
     spy = _Spy(steps)
     start = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
     spy.names[0.0] = ("z", 0)
-    dual_chain(spy, start, _NOTHING, spy.recorder, asks=asks)
+    dual_chain(spy, start, _NOTHING, spy.recorder, timestep=timestep)
     return pd.DataFrame(spy.events)
 
 
@@ -82,13 +82,13 @@ class _Spy:
     """A denoiser and a grid that write down what they are asked."""
 
     def __init__(self, steps: int) -> None:
-        self.rows, self.name, self.events = 0, "spy", []
+        self.nfe, self.name, self.events = 0, "spy", []
         self.names: dict[float, tuple[str, int]] = {}
         self.asked: dict[float, int] = {}
         spy = self
 
         class Recorder(Grid):
-            def move(self, x: Tensor, eps: Tensor, start: int, end: int) -> Tensor:
+            def step(self, x: Tensor, eps: Tensor, start: int, end: int) -> Tensor:
                 return spy.moved(x, eps, start, end)
 
         self.recorder = Recorder(
@@ -101,12 +101,12 @@ class _Spy:
     def __call__(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         answers = []
         for row, node in zip(x.flatten().tolist(), t.expand(len(x)).tolist(), strict=True):
-            self.rows += 1
-            answer = -float(self.rows)
-            self.asked[answer] = self.rows
+            self.nfe += 1
+            answer = -float(self.nfe)
+            self.asked[answer] = self.nfe
             chain, stands = self.names[row]
             event = {"event": "ask", "chain": chain, "start": stands, "end": node}
-            self.events.append(event | {"ask": self.rows})
+            self.events.append(event | {"ask": self.nfe})
             answers.append(answer)
         return torch.tensor(answers, dtype=x.dtype).reshape(x.shape)
 

@@ -1,4 +1,4 @@
-"""How well pictures come back from noise."""
+"""How well images come back from noise."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from erddci.experiments.measures import Pictures, latent_errors, measures, start
-from erddci.images import Picture, open_image
+from erddci.experiments.measures import CaptionedImages, latent_errors, measures, start
+from erddci.images import ImageInput, open_image
 from erddci.inversion import METHODS, climb, invert, reconstruct
 from erddci.model import StableDiffusion
 
 
 def error_accumulation(
     model: StableDiffusion,
-    pictures: Pictures,
+    images: CaptionedImages,
     scales: Iterable[float] = (1, 3, 7.5),
     steps: int = 50,
 ) -> pd.DataFrame:
     """Error of DDIM inversion at every node of the way back, by guidance scale.
 
-    A picture is inverted either at w = 1, as is usual, or at the scale of the way back.
+    An image is inverted either at w = 1, as is usual, or at the scale of the way back.
 
     Returns:
-        one row per picture, scale, inversion ("unguided" or "same scale") and node: the RMS and
-        the largest latent error there, and at node 0 the measures of the picture.
+        one row per image, scale, inversion ("unguided" or "same scale") and node: the RMS and
+        the largest latent error there, and at node 0 the measures of the image.
     """
-    x = model.encode([picture for picture, _ in pictures])
-    images, round_trips = [model.read(picture) for picture, _ in pictures], model.decode(x)
-    prompts, rows = [prompt for _, prompt in pictures], []
+    x = model.encode([image for image, _ in images])
+    inputs, round_trips = [model.to_array(image) for image, _ in images], model.decode(x)
+    prompts, rows = [prompt for _, prompt in images], []
     unguided = invert(model, x, model.condition(prompts), "ddim", steps)
     for w in tqdm(list(scales), "guidance scales", delay=1):
         guided = model.condition(prompts, guidance_scale=w)
@@ -39,9 +39,9 @@ def error_accumulation(
         same = unguided if w == 1 else invert(model, x, guided, "ddim", steps)
         for name, path in {"unguided": unguided, "same scale": same}.items():
             back = reconstruct(model, path, guided)
-            decoded = model.decode(back.image)
-            for number, (image, round_trip) in enumerate(zip(images, round_trips, strict=True)):
-                walk = {"picture": number, "guidance_scale": w, "inverted": name}
+            decoded = model.decode(back.x0)
+            for number, (image, round_trip) in enumerate(zip(inputs, round_trips, strict=True)):
+                walk = {"image": number, "guidance_scale": w, "inverted": name}
                 at_end = measures(decoded[number], image, round_trip)
                 for node in latent_errors(path, back, number):
                     rows.append(walk | node | (at_end if node["node"] == 0 else {}))
@@ -50,7 +50,7 @@ def error_accumulation(
 
 def way_back(
     model: StableDiffusion,
-    picture: Image.Image,
+    image: Image.Image,
     prompt: str,
     scales: Iterable[float] = (1, 3, 7.5),
     nodes: Sequence[int] = (50, 40, 30, 20, 10, 1),
@@ -58,86 +58,86 @@ def way_back(
 ) -> dict[float, np.ndarray]:
     """What the way back aims at from some nodes, decoded, by guidance scale.
 
-    The picture is inverted at w = 1 in as many steps as the highest node; the last of `nodes`
+    The image is inverted at w = 1 in as many steps as the highest node; the last of `nodes`
     should be 1, whose aim is the reconstruction.
 
     Returns:
-        pictures [nodes, height, width, 3] by guidance scale.
+        images [nodes, height, width, 3] by guidance scale.
     """
-    x, condition = model.encode(picture), model.condition(prompt)
+    x, condition = model.encode(image), model.condition(prompt)
     path = invert(model, x, condition, method, max(nodes))
-    walks = {w: reconstruct(model, path, condition.at(w)) for w in scales}
+    walks = {w: reconstruct(model, path, condition.with_guidance(w)) for w in scales}
     chosen = [node - 1 for node in nodes]
-    return {w: model.decode(walk.estimates[chosen, 0]) for w, walk in walks.items()}
+    return {w: model.decode(walk.pred_x0[chosen, 0]) for w, walk in walks.items()}
 
 
 def reconstruction(
     model: StableDiffusion,
-    pictures: Pictures,
+    images: CaptionedImages,
     methods: Iterable[str] = ("ddim", "dual-chain"),
     scales: Iterable[float] = (1,),
     steps: int = 50,
     **options: object,
 ) -> pd.DataFrame:
-    """How well methods bring pictures back, inverted at w = 1 and walked back at each scale.
+    """How well methods bring images back, inverted at w = 1 and walked back at each scale.
 
     Returns:
-        one row per picture, method and scale: measures against both references, latent errors,
+        one row per image, method and scale: measures against both references, latent errors,
         network rows up and back.
     """
     rows = []
-    for number, (picture, prompt) in enumerate(tqdm(pictures, "pictures", delay=1)):
-        x, image, round_trip = start(model, picture)
+    for number, (image, prompt) in enumerate(tqdm(images, "images", delay=1)):
+        x, image, round_trip = start(model, image)
         condition = model.condition(prompt)
         for method in methods:
             path = invert(model, x, condition, method, steps, **options)
             for w in scales:
-                back = reconstruct(model, path, condition.at(w))
+                back = reconstruct(model, path, condition.with_guidance(w))
                 rows.append(
-                    {"picture": number, "method": method, "guidance_scale": w, "steps": steps}
-                    | measures(model.decode(back.image)[0], image, round_trip)
+                    {"image": number, "method": method, "guidance_scale": w, "steps": steps}
+                    | measures(model.decode(back.x0)[0], image, round_trip)
                     | latent_errors(path, back)[0]
-                    | {"rows up": path.rows, "rows back": back.rows}
+                    | {"nfe_inversion": path.nfe, "nfe_sampling": back.nfe}
                 )
     return pd.DataFrame(rows).drop(columns=["node", "t"])
 
 
 def reconstructions(
     model: StableDiffusion,
-    picture: Picture,
+    image: ImageInput,
     prompt: str,
     methods: Iterable[str] = tuple(METHODS),
     guidance_scale: float = 1.0,
     steps: int = 50,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """One picture by every method, each inverted at the guidance scale that its paper asks for.
+    """One image by every method, each inverted at the guidance scale that its paper asks for.
 
     Returns:
         the VAE round trip [height, width, 3], and the reconstruction of each method.
     """
-    x, _, round_trip = start(model, picture)
+    x, _, round_trip = start(model, image)
     condition, found = model.condition(prompt, guidance_scale=guidance_scale), {}
     for method in tqdm(list(methods), "methods", delay=1):
         path = invert(model, x, climb(condition, method), method, steps)
         back = reconstruct(model, path, condition)
-        found[method] = model.decode(back.image)[0]
+        found[method] = model.decode(back.x0)[0]
     return round_trip, found
 
 
 def reconstruct_one(
     model: StableDiffusion,
-    picture: Picture,
+    image: ImageInput,
     prompt: str = "",
     method: str = "dual-chain",
     steps: int = 50,
     guidance_scale: float = 1.0,
 ) -> tuple[dict[str, float], Image.Image]:
-    """Bring one picture back: the row that `reconstruction` would give it, and the result."""
-    x, image, round_trip = start(model, picture)
+    """Bring one image back: the row that `reconstruction` would give it, and the result."""
+    x, image, round_trip = start(model, image)
     condition = model.condition(prompt)
     path = invert(model, x, condition, method, steps)
-    back = reconstruct(model, path, condition.at(guidance_scale))
-    decoded = model.decode(back.image)[0]
+    back = reconstruct(model, path, condition.with_guidance(guidance_scale))
+    decoded = model.decode(back.x0)[0]
     row = measures(decoded, image, round_trip) | latent_errors(path, back)[0]
-    row |= {"rows up": path.rows, "rows back": back.rows}
-    return row, open_image(decoded, model.size)
+    row |= {"nfe_inversion": path.nfe, "nfe_sampling": back.nfe}
+    return row, open_image(decoded, model.resolution)

@@ -1,4 +1,4 @@
-"""The reconstruction benchmark: methods × guidance scales × steps × pictures, one row a picture.
+"""The reconstruction benchmark: methods × guidance scales × steps × images, one row an image.
 
 `erddci.experiments.sweep` does the running: a run that was stopped goes on where it was, and
 several processes
@@ -22,17 +22,17 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from erddci.experiments import Pictures, latent_errors, measures, published_order
+from erddci.experiments import CaptionedImages, latent_errors, measures, published_order
 from erddci.experiments import sweep as runs
-from erddci.experiments.timing import inversion, now, peak
-from erddci.images import Picture
+from erddci.experiments.timing import cached_inversion, peak_memory, synchronized_time
+from erddci.images import ImageInput
 from erddci.inversion import METHODS, climbs_guided, invert, reconstruct
 from erddci.metrics import MEASURES
 from erddci.model import StableDiffusion, load
 from erddci.scenes.examples import held_out
 
 # What iterates or optimises in every step.
-DEAR = ("fixed-point", "aidi", "null-text", "spdinv")
+EXPENSIVE = ("fixed-point", "aidi", "null-text", "spdinv")
 
 PROFILES: dict[str, dict] = {
     "small": {"scales": (1.0, 7.5), "steps": (10,), "scenes": 2},
@@ -41,26 +41,33 @@ PROFILES: dict[str, dict] = {
         "scales": (1.0, 7.5),
         "steps": (10, 20, 50, 100),
         "scenes": 10,
-        "methods": tuple(name for name in METHODS if name not in DEAR),
+        "methods": tuple(name for name in METHODS if name not in EXPENSIVE),
     },
     "full": {"scales": (1.0, 3.0, 7.5), "steps": (10, 20, 50, 100), "scenes": 100},
 }
 
-MEASURED = [f"{name} {of}" for of in ("vae", "input") for name in MEASURES]
+MEASURED = [f"{name}_{of}" for of in ("vae", "input") for name in MEASURES]
 COLUMNS = [
-    *("method", "guidance_scale", "inverted_at", "steps", "picture"),
+    *("method", "guidance_scale", "inverted_at", "steps", "image"),
     *MEASURED,
-    *("latent rms", "latent max", "rows up", "rows back", "seconds up", "seconds back"),
-    *("kept MB", "peak MB", "batch", "problem"),
+    *(
+        "latent_rms",
+        "latent_max",
+        "nfe_inversion",
+        "nfe_sampling",
+        "seconds_inversion",
+        "seconds_sampling",
+    ),
+    *("stored_mb", "peak_mb", "batch", "problem"),
 ]
 
 # Both ways of climbing are common for these: at w = 1, and at the w of the way back.
-EITHER = ("ddim", "dual-chain")
+BOTH_INVERSIONS = ("ddim", "dual-chain")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One setting of the benchmark: what is run on every picture.
+    """One setting of the benchmark: what is run on every image.
 
     `inverted_at` is the guidance scale of the inversion, `guidance_scale` that of the way back.
     """
@@ -88,7 +95,7 @@ def cases(
     for n in steps:
         for w in scales:
             for name in methods:
-                ways = [1.0, w] if name in EITHER else [w if climbs_guided(name) else 1.0]
+                ways = [1.0, w] if name in BOTH_INVERSIONS else [w if climbs_guided(name) else 1.0]
                 found += [Case(name, float(w), float(way), n) for way in dict.fromkeys(ways)]
     return found
 
@@ -114,34 +121,34 @@ def profile(model: StableDiffusion, name: str, folder: Path, batch: int = 4) -> 
 
 def run(
     model: StableDiffusion,
-    pictures: Pictures,
+    images: CaptionedImages,
     todo: Sequence[Case],
     folder: Path,
     batch: int = 4,
 ) -> pd.DataFrame:
-    """Run every case on every picture, save each batch when it is done, and return all rows.
+    """Run every case on every image, save each batch when it is done, and return all rows.
 
     Args:
-        pictures: pictures with their prompts.
+        images: images with their prompts.
         folder: where rows go, one file a process; made if missing.
-        batch: pictures that are walked together.
+        batch: images that are walked together.
 
     Raises:
-        ValueError: the folder holds rows of another model or of other pictures.
+        ValueError: the folder holds rows of another model or of other images.
     """
-    prompts = [prompt for _, prompt in pictures]
-    runs.run(model, pictures, prompts, todo, _run_one, COLUMNS, folder, batch)
+    prompts = [prompt for _, prompt in images]
+    runs.run(model, images, prompts, todo, _run_one, COLUMNS, folder, batch)
     return read(folder)
 
 
 def read(folder: Path) -> pd.DataFrame:
     """All rows that a folder holds, sorted by steps, scale and method."""
-    order = ["steps", "guidance_scale", "method", "inverted_at", "picture"]
+    order = ["steps", "guidance_scale", "method", "inverted_at", "image"]
     return runs.read(folder, COLUMNS).sort_values(order, ignore_index=True)
 
 
 def summary(
-    frame: pd.DataFrame, columns: Sequence[str] = ("psnr vae", "ssim vae", "lpips vae")
+    frame: pd.DataFrame, columns: Sequence[str] = ("psnr_vae", "ssim_vae", "lpips_vae")
 ) -> pd.DataFrame:
     """Median of some columns for each case, with a bootstrap 95 % interval; see `runs.summary`."""
     return runs.summary(frame, list(Case.__dataclass_fields__), columns)
@@ -149,12 +156,12 @@ def summary(
 
 def speed(
     model: StableDiffusion,
-    picture: tuple[Picture, str],
+    image: tuple[ImageInput, str],
     steps: int = 50,
     repeats: int = 3,
     others: Iterable[str] = ("ddim", "aidi", "edict", "null-text", "spdinv"),
 ) -> pd.DataFrame:
-    """Time the reconstruction of one picture: the dual chain in three orders, and other methods.
+    """Time the reconstruction of one image: the dual chain in three orders, and other methods.
 
     All runs of one repeat follow each other, so a busy machine slows all of them.  Everything is
     at w = 1 but null-text, which has nothing to optimise there: it runs at w = 7.5.
@@ -164,16 +171,16 @@ def speed(
         gradients, their backward pass counts as outside), network rows, the largest latent error,
         and `speedup`, how many times faster than the authors' order of calls.
     """
-    x, condition = model.encode(picture[0]), model.condition(picture[1])
+    x, condition = model.encode(image[0]), model.condition(image[1])
 
     def there_and_back(method: str, w: float = 1.0, **options: object) -> float:
-        path = invert(model, x, condition.at(w), method, steps, **options)
-        return path.drift(reconstruct(model, path)).max().item()
+        path = invert(model, x, condition.with_guidance(w), method, steps, **options)
+        return path.latent_error(reconstruct(model, path)).max().item()
 
     runs: dict[str, Callable[[], float]] = {
-        "as published": lambda: published_order(model, x, condition, steps)["latent max"],
+        "as published": lambda: published_order(model, x, condition, steps)["latent_max"],
         "dual-chain, noise kept": partial(there_and_back, "dual-chain"),
-        "dual-chain, kept and shared": partial(there_and_back, "dual-chain", asks="source"),
+        "dual-chain, kept and shared": partial(there_and_back, "dual-chain", timestep="current"),
         **{name: partial(there_and_back, name) for name in others if name != "null-text"},
     }
     if "null-text" in others:
@@ -181,14 +188,14 @@ def speed(
     found = []
     for repeat in range(repeats + 1):
         for name, go in tqdm(runs.items(), "speed", leave=False, delay=1):
-            before, start = model.rows, now(model)
+            before, start = model.nfe, synchronized_time(model)
             with _network_time(model) as network:
                 error = go()
-            seconds = now(model) - start
+            seconds = synchronized_time(model) - start
             outside = 1 - sum(network) / seconds
-            row = {"run": name, "seconds": seconds, "outside": outside, "latent max": error}
+            row = {"run": name, "seconds": seconds, "outside": outside, "latent_max": error}
             if repeat:  # the first warms up
-                found.append(row | {"rows": model.rows - before})
+                found.append(row | {"nfe": model.nfe - before})
     table = pd.DataFrame(found).groupby("run", sort=False).median().reset_index()
     published = table.loc[table["run"] == "as published", "seconds"].item()
     return table.assign(speedup=published / table["seconds"])
@@ -199,8 +206,12 @@ def _network_time(model: StableDiffusion) -> Iterator[list[float]]:
     """Seconds of every call of the UNet while the block runs."""
     calls: list[float] = []
     starts: list[float] = []
-    before = model.unet.register_forward_pre_hook(lambda *_: starts.append(now(model)))
-    after = model.unet.register_forward_hook(lambda *_: calls.append(now(model) - starts.pop()))
+    before = model.unet.register_forward_pre_hook(
+        lambda *_: starts.append(synchronized_time(model))
+    )
+    after = model.unet.register_forward_hook(
+        lambda *_: calls.append(synchronized_time(model) - starts.pop())
+    )
     try:
         yield calls
     finally:
@@ -215,12 +226,12 @@ def throughput(
     steps: int = 20,
     repeats: int = 3,
 ) -> pd.DataFrame:
-    """Pictures per second that the dual chain brings back at w = 1, by batch size and processes.
+    """Images per second that the dual chain brings back at w = 1, by batch size and processes.
 
     Processes are measured on the CPU alone, each with one thread and batches of four.
 
     Returns:
-        one row a setting: what is varied, its value, pictures per second, and the ideal: as many
+        one row a setting: what is varied, its value, images per second, and the ideal: as many
         times those of the first setting as the value is larger.
     """
     rows = []
@@ -239,22 +250,22 @@ def throughput(
                 work = [pool.submit(_work, size, steps, repeats) for _ in range(count)]
                 slowest = max(each.result() for each in work)
             rows.append(("processes", count, count * repeats * size / slowest))
-    table = pd.DataFrame(rows, columns=["varied", "value", "pictures per second"])
+    table = pd.DataFrame(rows, columns=["varied", "value", "images_per_second"])
     first = table.groupby("varied").transform("first")
-    return table.assign(ideal=first["pictures per second"] * table["value"] / first["value"])
+    return table.assign(ideal=first["images_per_second"] * table["value"] / first["value"])
 
 
 def _reconstruct_held_out(
     model: StableDiffusion, size: int, steps: int, repeats: int
 ) -> list[float]:
     """Seconds of each of some reconstructions of a batch at w = 1."""
-    pictures, seconds = held_out(size), []
-    x = model.encode([picture for picture, _ in pictures])
-    condition = model.condition([prompt for _, prompt in pictures])
+    images, seconds = held_out(size), []
+    x = model.encode([image for image, _ in images])
+    condition = model.condition([prompt for _, prompt in images])
     for _ in range(repeats):
-        start = now(model)
+        start = synchronized_time(model)
         reconstruct(model, invert(model, x, condition, "dual-chain", steps))
-        seconds.append(now(model) - start)
+        seconds.append(synchronized_time(model) - start)
     return seconds
 
 
@@ -274,35 +285,37 @@ def _work(size: int, steps: int, repeats: int) -> float:
 
 
 @torch.no_grad()
-def _run_one(model: StableDiffusion, pictures: Pictures, case: Case, kept: dict) -> list[dict]:
-    """Run one case on some pictures together: a row for each."""
+def _run_one(
+    model: StableDiffusion, images: CaptionedImages, case: Case, kept: dict
+) -> list[dict]:
+    """Run one case on some images together: a row for each."""
     if "x" not in kept:
-        kept["x"] = model.encode([picture for picture, _ in pictures])
+        kept["x"] = model.encode([image for image, _ in images])
         kept["round trips"] = model.decode(kept["x"])
-    x, condition = kept["x"], model.condition([prompt for _, prompt in pictures])
-    told = condition.at(case.inverted_at)
-    up = inversion(model, x, told, case.method, case.steps, kept)
+    x, condition = kept["x"], model.condition([prompt for _, prompt in images])
+    told = condition.with_guidance(case.inverted_at)
+    up = cached_inversion(model, x, told, case.method, case.steps, kept)
     path = up.path
-    start = now(model)
-    with peak(model) as high:
-        back = reconstruct(model, path, condition.at(case.guidance_scale))
-        end = now(model)
+    start = synchronized_time(model)
+    with peak_memory(model) as high:
+        back = reconstruct(model, path, condition.with_guidance(case.guidance_scale))
+        end = synchronized_time(model)
     shared = {
-        "rows up": path.rows,
-        "rows back": back.rows,
-        "seconds up": up.seconds / len(x),
-        "seconds back": (end - start) / len(x),
-        "kept MB": sum(tensor.nbytes for tensor in path.kept.values()) / len(x) / 1e6,
+        "nfe_inversion": path.nfe,
+        "nfe_sampling": back.nfe,
+        "seconds_inversion": up.seconds / len(x),
+        "seconds_sampling": (end - start) / len(x),
+        "stored_mb": sum(tensor.nbytes for tensor in path.kept.values()) / len(x) / 1e6,
         "batch": len(x),
         **{name: max(value, up.peak[name]) for name, value in high.items()},
     }
-    rows, decoded = [], model.decode(back.image)
-    for number, (picture, _) in enumerate(pictures):
+    rows, decoded = [], model.decode(back.x0)
+    for number, (image, _) in enumerate(images):
         row: dict = latent_errors(path, back, number)[0]
         del row["node"], row["t"]
         try:
-            row |= measures(decoded[number], model.read(picture), kept["round trips"][number])
-        except ValueError as error:  # The walk left the numbers that a picture can have.
+            row |= measures(decoded[number], model.to_array(image), kept["round trips"][number])
+        except ValueError as error:  # The walk left the numbers that an image can have.
             row["problem"] = str(error)
         rows.append(row | shared)
     return rows

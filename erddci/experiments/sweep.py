@@ -56,7 +56,7 @@ def run(
         items: what is measured on, in an order that never changes.
         prompts: what tells the items apart.
         todo: cases, of one frozen dataclass; their fields are columns.
-        columns: the columns of a row, the case's fields and "picture" among them.
+        columns: the columns of a row, the case's fields and "image" among them.
         folder: where rows go, one file a process; made if missing.
         batch: items that are walked together.
 
@@ -91,7 +91,7 @@ def run(
             rows = measure(model, [items[number] for number in numbers], case, shared)
             for number, row in zip(numbers, rows, strict=True):
                 row = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-                writer.writerow(asdict(case) | row | {"picture": number})
+                writer.writerow(asdict(case) | row | {"image": number})
             file.flush()
             os.fsync(file.fileno())
     state.wait_for_everyone()
@@ -101,13 +101,13 @@ def run(
 def read(folder: Path, columns: Sequence[str]) -> pd.DataFrame:
     """All rows that a folder holds, sorted; a line that was cut off in mid-write is left out.
 
-    `columns` up to "picture" tell rows apart; what was written twice is read once.
+    `columns` up to "image" tell rows apart; what was written twice is read once.
     """
     parts = [_whole(path) for path in sorted(folder.glob("rows-*.csv"))]
     frames = [pd.read_csv(io.StringIO(part), keep_default_na=True) for part in parts if part]
     if not frames:
         return pd.DataFrame(columns=list(columns))
-    order = list(columns[: list(columns).index("picture") + 1])
+    order = list(columns[: list(columns).index("image") + 1])
     rows = pd.concat([frame for frame in frames if len(frame)] or frames)
     return rows.drop_duplicates(order).sort_values(order, ignore_index=True)
 
@@ -116,7 +116,7 @@ def chosen(rows: pd.DataFrame, todo: Sequence[Any], items: int) -> pd.DataFrame:
     """The rows of some cases on the first `items`."""
     cases = pd.DataFrame([asdict(each) for each in todo])
     wanted = rows.merge(cases, on=list(cases))
-    return wanted[wanted["picture"] < items]
+    return wanted[wanted["image"] < items]
 
 
 def summary(
@@ -130,14 +130,14 @@ def summary(
 
     Returns:
         one row per case, with `column`, `column low` and `column high` for each column, and the
-        number of pictures; walks that led nowhere are counted in `failed`, and measures that a
-        picture is too small for are missing.
+        number of images; walks that led nowhere are counted in `failed`, and measures that a
+        image is too small for are missing.
     """
     found = []
     for key, group in frame.groupby(list(by), sort=False):
         row: dict = dict(zip(by, key, strict=True))
         failed = int(group["problem"].notna().sum()) if "problem" in group else 0
-        row |= {"pictures": len(group) - failed, "failed": failed}
+        row |= {"images": len(group) - failed, "failed": failed}
         for column in columns:
             row |= interval(column, group[column].dropna().to_numpy(), statistic, resamples)
         found.append(row)
@@ -148,7 +148,7 @@ def interval(
     column: str, values: np.ndarray, statistic: str = "median", resamples: int = 2000
 ) -> dict[str, float]:
     """Median or mean of some values, named `column`, and its bootstrap 95 % interval."""
-    names = (column, f"{column} low", f"{column} high")
+    names = (column, f"{column}_low", f"{column}_high")
     if not len(values):
         return dict.fromkeys(names, np.nan)
     draws = np.random.default_rng(0).integers(len(values), size=(resamples, len(values)))
@@ -178,7 +178,7 @@ def _claim(folder: Path, model: StableDiffusion, prompts: Sequence[str]) -> None
             if old != value:
                 raise ValueError(
                     f"{folder} holds rows of other {name} ({old}, got {value}): go on with the "
-                    "same model and pictures, or name another folder"
+                    "same model and images, or name another folder"
                 )
         settings["prompts"] = max(marks, known["prompts"], key=len)
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,5 +200,5 @@ def _done(folder: Path, todo: Sequence[Any], columns: Sequence[str]) -> set[tupl
     if not todo:
         return set()
     names = [each.name for each in fields(todo[0])]
-    rows = read(folder, columns)[[*names, "picture"]].to_dict("records")
-    return {tuple(row[name] for name in [*names, "picture"]) for row in rows}
+    rows = read(folder, columns)[[*names, "image"]].to_dict("records")
+    return {tuple(row[name] for name in [*names, "image"]) for row in rows}

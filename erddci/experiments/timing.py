@@ -20,7 +20,7 @@ from erddci.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
-class Inversion:
+class CachedInversion:
     """A path to noise and what it took: seconds of all samples together, and peak memory."""
 
     path: Trajectory
@@ -28,7 +28,7 @@ class Inversion:
     peak: dict[str, float]
 
 
-def inversion(
+def cached_inversion(
     model: StableDiffusion,
     x: Tensor,
     condition: Condition,
@@ -36,7 +36,7 @@ def inversion(
     steps: int,
     kept: dict[Any, Any],
     **options: object,
-) -> Inversion:
+) -> CachedInversion:
     """Invert some samples, once for all cases that climb alike.
 
     Args:
@@ -44,18 +44,21 @@ def inversion(
         options: keyword arguments of the method.
     """
     # At w = 1 no schedule has a say.
-    dynamic = condition.dynamic if condition.guidance_scale != 1 else None
-    key = ("inversion", method, condition.guidance_scale, dynamic, steps, *options.items())
+    schedule = condition.schedule if condition.guidance_scale != 1 else None
+    key = ("inversion", method, condition.guidance_scale, schedule, steps, *options.items())
     if key not in kept:
-        condition, start = condition.at(condition.guidance_scale, dynamic), now(model)
-        with peak(model) as high:
+        condition, start = (
+            condition.with_guidance(condition.guidance_scale, schedule),
+            synchronized_time(model),
+        )
+        with peak_memory(model) as high:
             path = invert(model, x, condition, method, steps, **options)
-            seconds = now(model) - start
-        kept[key] = Inversion(path, seconds, high)
+            seconds = synchronized_time(model) - start
+        kept[key] = CachedInversion(path, seconds, high)
     return kept[key]
 
 
-def now(model: StableDiffusion) -> float:
+def synchronized_time(model: StableDiffusion) -> float:
     """Seconds, after all that a GPU was asked to do is done."""
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
@@ -63,7 +66,7 @@ def now(model: StableDiffusion) -> float:
 
 
 @contextmanager
-def peak(model: StableDiffusion) -> Iterator[dict[str, float]]:
+def peak_memory(model: StableDiffusion) -> Iterator[dict[str, float]]:
     """Peak memory in MB while the block runs: of the GPU, or of the process where Linux tells."""
     found: dict[str, float] = {}
     high = Path("/proc/self/status")
@@ -73,7 +76,7 @@ def peak(model: StableDiffusion) -> Iterator[dict[str, float]]:
         Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to what is in use
     yield found
     if model.device.type == "cuda":
-        found["peak MB"] = torch.cuda.max_memory_allocated(model.device) / 1e6
+        found["peak_mb"] = torch.cuda.max_memory_allocated(model.device) / 1e6
     elif sys.platform == "linux":
         line = next(line for line in high.read_text().splitlines() if line.startswith("VmHWM"))
-        found["peak MB"] = int(line.split()[1]) / 1e3
+        found["peak_mb"] = int(line.split()[1]) / 1e3

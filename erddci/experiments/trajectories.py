@@ -29,20 +29,20 @@ def noise_trajectories(
     """
     if len(x) != 1:
         raise ValueError(f"expected one latent [1, C, H, W], got {len(x)}")
-    up = invert(model, x, condition.at(1), "ddim", steps)
-    chains = invert(model, x, condition.at(1), "dual-chain", steps)
+    up = invert(model, x, condition.with_guidance(1), "ddim", steps)
+    chains = invert(model, x, condition.with_guidance(1), "dual-chain", steps)
     walks = {
         "DDIM inversion": up,
-        "DDIM inference": reconstruct(model, up, condition.at(scale)),
-        "dual-chain inference": reconstruct(model, chains, condition.at(scale)),
+        "DDIM inference": reconstruct(model, up, condition.with_guidance(scale)),
+        "dual-chain inference": reconstruct(model, chains, condition.with_guidance(scale)),
     }
     noise = torch.cat([walk.eps.flatten(1) for walk in walks.values()])  # [3N, C·H·W]
     centred = noise - noise.mean(0)
     left, strength, _ = torch.linalg.svd(centred, full_matrices=False)
     points = (left * strength)[:, :3].cpu()
     frame = pd.DataFrame(points.numpy(), columns=[f"pc{n + 1}" for n in range(points.shape[1])])
-    frame.insert(0, "walk", np.repeat(list(walks), up.grid.steps))
-    frame.insert(1, "node", np.tile(np.arange(1, up.grid.steps + 1), len(walks)))
+    frame.insert(0, "trajectory", np.repeat(list(walks), up.grid.num_steps))
+    frame.insert(1, "node", np.tile(np.arange(1, up.grid.num_steps + 1), len(walks)))
     frame.insert(2, "t", np.tile(up.grid.t[1:].numpy(), len(walks)))
     shares = (strength**2 / (strength**2).sum())[:3].tolist()
     frame.attrs["explained"] = shares

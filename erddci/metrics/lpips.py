@@ -1,8 +1,8 @@
-"""LPIPS v0.1: how different two pictures look to a network that was trained to tell things apart.
+"""LPIPS v0.1: how different two images look to a network that was trained to tell things apart.
 
-The features of both pictures after five layers are brought to unit length over their channels
+The features of both images after five layers are brought to unit length over their channels
 and subtracted; the squares are added up with a weight for each channel that was fitted to
-people's judgements, and averaged over the picture.  Source: Zhang et al. 2018, arXiv:1801.03924.
+people's judgements, and averaged over the image.  Source: Zhang et al. 2018, arXiv:1801.03924.
 
 The weights of AlexNet come with the package, those of VGG16 by `erddci weights lpips-vgg`;
 erddci/metrics/weights/NOTICE.md says whose they are.
@@ -28,7 +28,7 @@ Weights = dict[str, Tensor]
 
 SHIPPED = Path(__file__).parent / "weights"
 
-# A picture of fewer pixels a side has none left in the last layer.
+# An image of fewer pixels a side has none left in the last layer.
 SMALLEST = {"alex": 31, "vgg": 16}
 
 # Mean and spread of the colours, in [-1, 1], that the weights were fitted with.
@@ -37,7 +37,7 @@ SCALE = torch.tensor([0.458, 0.448, 0.450])[:, None, None]
 
 
 def lpips(reference: np.ndarray, image: np.ndarray, net: str = "alex") -> float:
-    """LPIPS v0.1 of pictures [H, W, 3] in [0, 1]: 0 if equal, larger the less alike they look.
+    """LPIPS v0.1 of images [H, W, 3] in [0, 1]: 0 if equal, larger the less alike they look.
 
     Values of different nets do not compare.  Source: Zhang et al. 2018, arXiv:1801.03924.
 
@@ -45,7 +45,7 @@ def lpips(reference: np.ndarray, image: np.ndarray, net: str = "alex") -> float:
         net: "alex" (AlexNet), or "vgg" (VGG16), whose weights have to be fetched once.
 
     Raises:
-        ValueError: not two pictures of one size, too small a size for the net, or another net.
+        ValueError: not two images of one size, too small a size for the net, or another net.
         FileNotFoundError: the weights of VGG16 were not fetched.
     """
     check_pair(reference, image)
@@ -54,13 +54,13 @@ def lpips(reference: np.ndarray, image: np.ndarray, net: str = "alex") -> float:
 
 @torch.no_grad()
 def lpips_batch(references: np.ndarray, images: np.ndarray, net: str = "alex") -> list[float]:
-    """LPIPS of pictures [B, H, W, 3], each against its own reference; otherwise as `lpips`."""
+    """LPIPS of images [B, H, W, 3], each against its own reference; otherwise as `lpips`."""
     check_pair(references, images, batched=True)
     weights, (height, width) = _weights(net), images.shape[1:3]
     if min(height, width) < SMALLEST[net]:
         raise ValueError(
             f"expected at least {SMALLEST[net]} × {SMALLEST[net]} pixels for LPIPS with {net}, "
-            f"got {height} × {width}: enlarge both pictures first"
+            f"got {height} × {width}: enlarge both images first"
         )
     layers = zip(
         LAYERS[net](_colours(references), weights),
@@ -88,7 +88,7 @@ def _alex(x: Tensor, weights: Weights) -> Iterator[Tensor]:
 
 
 def _vgg(x: Tensor, weights: Weights) -> Iterator[Tensor]:
-    last = (1, 3, 6, 9, 12)  # before the picture is halved, or the network ends
+    last = (1, 3, 6, 9, 12)  # before the image is halved, or the network ends
     for layer in range(13):
         if layer - 1 in last:
             x = F.max_pool2d(x, 2)

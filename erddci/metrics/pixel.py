@@ -1,6 +1,6 @@
-"""How alike two pictures are.
+"""How alike two images are.
 
-Every number needs a reference.  Against the *VAE round trip* of a picture (encode, then decode)
+Every number needs a reference.  Against the *VAE round trip* of an image (encode, then decode)
 an inversion method alone is measured; against the *input image* the VAE's own loss is added, and
 no method can do better than the VAE floor.
 """
@@ -15,7 +15,7 @@ from erddci.metrics.lpips import SMALLEST, lpips
 
 
 def psnr(reference: np.ndarray, image: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of pictures [H, W, 3] in [0, 1]; infinite if equal."""
+    """Peak signal-to-noise ratio in dB of images [H, W, 3] in [0, 1]; infinite if equal."""
     check_pair(reference, image)
     if np.array_equal(reference, image):
         return float("inf")
@@ -23,7 +23,7 @@ def psnr(reference: np.ndarray, image: np.ndarray) -> float:
 
 
 def ssim(reference: np.ndarray, image: np.ndarray) -> float:
-    """Structural similarity of pictures [H, W, 3] in [0, 1]: 1 if equal, 7 × 7 windows.
+    """Structural similarity of images [H, W, 3] in [0, 1]: 1 if equal, 7 × 7 windows.
 
     Source: Wang et al. 2004, as scikit-image computes it by default.
     """
@@ -33,7 +33,7 @@ def ssim(reference: np.ndarray, image: np.ndarray) -> float:
 
 
 def mse(reference: np.ndarray, image: np.ndarray) -> float:
-    """Mean squared error of pictures [H, W, 3] in [0, 1]."""
+    """Mean squared error of images [H, W, 3] in [0, 1]."""
     check_pair(reference, image)
     return float(np.square(np.subtract(reference, image, dtype=np.float64)).mean())
 
@@ -42,9 +42,9 @@ MEASURES = {"psnr": psnr, "ssim": ssim, "mse": mse, "lpips": lpips}
 
 
 def compare(reference: np.ndarray, image: np.ndarray) -> dict[str, float]:
-    """All measures of one picture against one reference.
+    """All measures of one image against one reference.
 
-    "lpips" is that of AlexNet, and left out where a picture is too small for it: under 31 px.
+    "lpips" is that of AlexNet, and left out where an image is too small for it: under 31 px.
     """
     fits = min(image.shape[:2]) >= SMALLEST["alex"]
     return {

@@ -16,7 +16,7 @@ from erddci.plots.reconstruction import (
     steps_quality,
     throughput,
 )
-from erddci.plots.style import COLOURS, LEVELS, SCALES, pictures, show
+from erddci.plots.style import COLOURS, LEVELS, SCALES, image_grid, show
 from erddci.plots.trajectories import (
     dual_chain,
     error_accumulation,
@@ -43,7 +43,7 @@ __all__ = [
     "injection_sweep",
     "noise_trajectories",
     "noise_trajectories_3d",
-    "pictures",
+    "image_grid",
     "plane",
     "reconstructions",
     "show",

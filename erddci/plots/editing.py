@@ -15,16 +15,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from erddci.plots.style import COLOURS, STYLE, picture_row, rows_axis
+from erddci.plots.style import COLOURS, STYLE, image_row, rows_axis
 
 
 def attention_maps(
     images: Mapping[str, np.ndarray], maps: Mapping[str, Sequence[tuple[str, np.ndarray]]]
 ) -> Figure:
-    """Where words look: a row for each picture, which is dimmed where a word looks less.
+    """Where words look: a row for each image, which is dimmed where a word looks less.
 
     Args:
-        images: pictures [height, width, 3] by label.
+        images: images [height, width, 3] by label.
         maps: for each label words and their maps, from `experiments.word_maps`.  Each map is
             scaled to its own maximum.
     """
@@ -34,7 +34,7 @@ def attention_maps(
             len(images), wide, figsize=(0.95 * wide + 0.3, 1.2 * len(images)), squeeze=False
         )
         for line, (label, image) in zip(axes, images.items(), strict=True):
-            picture_row(line, [image], label)
+            image_row(line, [image], label)
             for ax, (word, looks) in zip(line[1:], maps[label], strict=False):
                 _lit(ax, image, looks)
                 ax.set_title(word, fontsize=8, loc="center")
@@ -42,7 +42,7 @@ def attention_maps(
 
 
 def _lit(ax: Axes, image: np.ndarray, looks: np.ndarray) -> None:
-    """A grey picture with a map over it."""
+    """A grey image with a map over it."""
     height, width = image.shape[:2]
     frame = (0, width, height, 0)
     grey = 0.6 * image.mean(2)
@@ -83,9 +83,9 @@ def edit_gallery(
     """Edits by several ways: a row for each scene, a column for each way.
 
     Args:
-        images: pictures [scenes, height, width, 3] by way, from `experiments.edit_gallery`.
+        images: images [scenes, height, width, 3] by way, from `experiments.edit_gallery`.
         labels: a word for each scene.
-        lines: what to print under the pictures of a way, one line a scene.
+        lines: what to print under the images of a way, one line a scene.
     """
     plain: dict[Any, Any] = {"axes.grid": False}
     with mpl.rc_context(STYLE | plain):
@@ -107,10 +107,10 @@ def edit_gallery(
 def injection_sweep(
     images: Mapping[tuple[float, float], np.ndarray], frame: pd.DataFrame
 ) -> Figure:
-    """How an edit changes with the share of attention that is the source's, in pictures and means.
+    """How an edit changes with the share of attention that is the source's, in images and means.
 
     Args:
-        images: a picture [height, width, 3] for each pair of shares of cross-attention and
+        images: an image [height, width, 3] for each pair of shares of cross-attention and
             self-attention.
         frame: from `experiments.injection_sweep`.
     """
@@ -119,15 +119,15 @@ def injection_sweep(
         figure = plt.figure(figsize=(8.2, 3.9))
         left, right = cast(Any, figure.subfigures(1, 2, width_ratios=(1.15, 1)))
         axes = left.subplots(len(shares), len(shares), squeeze=False)
-        for line, itself in zip(axes, shares, strict=True):
-            picture_row(line, [images[cross, itself] for cross in shares], f"{itself:g}")
+        for line, self_until in zip(axes, shares, strict=True):
+            image_row(line, [images[cross, self_until] for cross in shares], f"{self_until:g}")
         for ax, cross in zip(axes[0], shares, strict=True):
             ax.set_title(f"{cross:g}", fontsize=8, loc="center")
         left.suptitle("share of the walk with the source's cross-attention", fontsize=9)
         left.supylabel("… with its self-attention", fontsize=9)
         top, bottom = right.subplots(2, 1, sharex=True)
-        _sweep_curves(top, frame, {"psnr truth": "-"})
-        _sweep_curves(bottom, frame, {"asked": "-", "kept": "--"})
+        _sweep_curves(top, frame, {"psnr_truth": "-"})
+        _sweep_curves(bottom, frame, {"edit_accuracy": "-", "preservation": "--"})
         top.set_ylabel("PSNR to the truth (dB)")
         bottom.set(
             ylabel="share read as true", xlabel="share of cross-attention", ylim=(-0.04, 1.04)
@@ -142,12 +142,12 @@ def injection_sweep(
 
 def _sweep_curves(ax: Axes, frame: pd.DataFrame, styles: Mapping[str, str]) -> None:
     """Means over scenes by the share of cross-attention, a line for each of self-attention."""
-    means = frame.groupby(["itself", "cross"])[list(styles)].mean()
-    shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, frame["itself"].nunique()))
-    for (itself, group), shade in zip(means.groupby("itself"), shades, strict=True):
+    means = frame.groupby(["self_until", "cross_until"])[list(styles)].mean()
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, frame["self_until"].nunique()))
+    for (self_until, group), shade in zip(means.groupby("self_until"), shades, strict=True):
         for name, style in styles.items():
-            values = group.loc[itself, name]
-            ax.plot(values, style, color=shade, marker="o", markersize=3, label=f"{itself:g}")
+            values = group.loc[self_until, name]
+            ax.plot(values, style, color=shade, marker="o", markersize=3, label=f"{self_until:g}")
 
 
 def edit_benchmark(table: pd.DataFrame, kinds: pd.DataFrame) -> Figure:
@@ -157,15 +157,15 @@ def edit_benchmark(table: pd.DataFrame, kinds: pd.DataFrame) -> Figure:
         table: from `edit_benchmark.summary`; the ceiling is left out.
         kinds: PSNR of each way (rows) and kind (columns), from `edit_benchmark.by_kind`.
     """
-    table = table[table["way"].isin(kinds.index)]
+    table = table[table["setting"].isin(kinds.index)]
     with mpl.rc_context(STYLE):
         figure = plt.figure(figsize=(9.6, 4.2 + 0.26 * len(kinds)))
         parts: Any = figure.subfigures(2, 1, height_ratios=(4.2, 0.8 + 0.26 * len(kinds)))
         left, right = parts[0].subplots(1, 2)
-        _ways(left, table, "background", "asked")
+        _ways(left, table, "background", "edit_accuracy")
         left.set(xlabel="background: PSNR to the truth's VAE round trip (dB)")
         left.set(ylabel="share of asked attributes found", title="Did it do what was asked …")
-        _ways(right, table, "rows", "psnr truth")
+        _ways(right, table, "nfe", "psnr_truth")
         rows_axis(right)
         right.set(
             ylabel="PSNR to the truth's VAE round trip (dB)", title="… how well, at what cost?"
@@ -181,14 +181,14 @@ MARKERS = "osD^v<>PpXd*h8H"
 
 def _ways(ax: Axes, table: pd.DataFrame, across: str, up: str) -> None:
     for (n, row), marker in zip(enumerate(table.to_dict("records")), cycle(MARKERS), strict=False):
-        ours = row["way"].startswith("dual-chain")
+        ours = row["setting"].startswith("dual-chain")
         colour = COLOURS["dual-chain"] if ours else mpl.colormaps["tab20c"](4 + n % 16)
         spans = [
-            [[row[name] - row[f"{name} low"]], [row[f"{name} high"] - row[name]]]
+            [[row[name] - row[f"{name}_low"]], [row[f"{name}_high"] - row[name]]]
             for name in (across, up)
         ]
         ax.errorbar(
-            row[across], row[up], spans[1], spans[0], fmt=marker, color=colour, label=row["way"],
+            row[across], row[up], spans[1], spans[0], fmt=marker, color=colour, label=row["setting"],
             markersize=6, elinewidth=0.8, markeredgecolor="black", markeredgewidth=0.4,
         )  # fmt: skip
 
@@ -212,8 +212,8 @@ def edit_sweeps(table: pd.DataFrame) -> Figure:
         table: from `edit_benchmark.summary`.
     """
     rows = {
-        "psnr truth": "PSNR to the truth (dB)",
-        "asked": "asked",
+        "psnr_truth": "PSNR to the truth (dB)",
+        "edit_accuracy": "edit_accuracy",
         "background": "background (dB)",
     }
     columns, scales = (sorted(table[name].unique()) for name in ("steps", "guidance_scale"))
@@ -225,14 +225,14 @@ def edit_sweeps(table: pd.DataFrame) -> Figure:
             squeeze=False, sharex=True, sharey="row",
         )  # fmt: skip
         for column, steps in enumerate(columns):
-            part = table[table["steps"] == steps].sort_values(["way", "guidance_scale"])
+            part = table[table["steps"] == steps].sort_values(["setting", "guidance_scale"])
             for (way, group), colour in zip(
-                part.groupby("way"), [*hues, COLOURS["dual-chain"]], strict=False
+                part.groupby("setting"), [*hues, COLOURS["dual-chain"]], strict=False
             ):
                 x = group["guidance_scale"]
                 for ax, name in zip(axes[:, column], rows, strict=True):
                     ax.plot(x, group[name], "o-", color=colour, label=way, markersize=4)
-                    low, high = group[f"{name} low"], group[f"{name} high"]
+                    low, high = group[f"{name}_low"], group[f"{name}_high"]
                     ax.fill_between(x, low, high, color=colour, alpha=0.12)
             axes[-1, column].set_xlabel("guidance scale w")
             axes[0, column].set_title(f"N = {steps}")

@@ -63,7 +63,7 @@ def cost_quality(frame: pd.DataFrame, kinds: Mapping[str, str], best: float = 13
     """PSNR against network rows, one point a method, one panel a guidance scale.
 
     Args:
-        frame: medians, from `benchmark.summary`, with a column `rows` of all rows of a picture.
+        frame: medians, from `benchmark.summary`, with a column `rows` of all rows of an image.
         kinds: how reversible each method is.
         best: PSNR in dB at which better values, infinite ones too, are drawn.
     """
@@ -73,21 +73,21 @@ def cost_quality(frame: pd.DataFrame, kinds: Mapping[str, str], best: float = 13
             1, len(scales), figsize=(4.6 * len(scales), 4.6), sharey=True, squeeze=False
         )
         for ax, w in zip(axes[0], scales, strict=True):
-            part = frame[frame["guidance_scale"] == w].sort_values("psnr vae")
+            part = frame[frame["guidance_scale"] == w].sort_values("psnr_vae")
             for kind, (colour, marker) in KINDS.items():
                 rows = part[part["method"].map(kinds) == kind]
-                quality = rows["psnr vae"].clip(upper=best)
+                quality = rows["psnr_vae"].clip(upper=best)
                 spans = [
-                    (quality - rows["psnr vae low"].clip(upper=best)).clip(lower=0),
-                    (rows["psnr vae high"].clip(upper=best) - quality).clip(lower=0),
+                    (quality - rows["psnr_vae_low"].clip(upper=best)).clip(lower=0),
+                    (rows["psnr_vae_high"].clip(upper=best) - quality).clip(lower=0),
                 ]
                 ax.errorbar(
-                    rows["rows"], quality, spans, fmt=marker, color=colour, label=kind,
+                    rows["nfe"], quality, spans, fmt=marker, color=colour, label=kind,
                     markersize=5, elinewidth=0.8,
                 )  # fmt: skip
             _label_points(ax, part, best)
             rows_axis(ax)
-            ax.set(xlim=(part["rows"].min() * 0.85, part["rows"].max() * 2), ylim=(0, best + 30))
+            ax.set(xlim=(part["nfe"].min() * 0.85, part["nfe"].max() * 2), ylim=(0, best + 30))
             ax.set_title(f"w = {w:g}")
         axes[0, 0].set_ylabel("PSNR to the VAE round trip (dB)")
         axes[0, 0].legend(loc="lower right")
@@ -97,9 +97,9 @@ def cost_quality(frame: pd.DataFrame, kinds: Mapping[str, str], best: float = 13
 def _label_points(ax: Axes, frame: pd.DataFrame, best: float) -> None:
     """Name the points, those that coincide with one label; labels of one height keep apart."""
     marks: dict[tuple[float, float], list[str]] = {}
-    for row in frame.sort_values(["psnr vae", "rows"]).to_dict("records"):
+    for row in frame.sort_values(["psnr_vae", "nfe"]).to_dict("records"):
         way = f" (up at w = {row['inverted_at']:g})" if row["named"] else ""
-        place = (row["rows"], round(min(row["psnr vae"], best)))
+        place = (row["nfe"], round(min(row["psnr_vae"], best)))
         marks.setdefault(place, []).append(row["method"] + way)
     lowest = -np.inf
     for (rows, quality), names in marks.items():
@@ -157,7 +157,7 @@ def steps_quality(table: pd.DataFrame, best: float = 130.0) -> Figure:
                 part = table[(table["line"] == name) & (table["guidance_scale"] == w)]
                 part = part.sort_values("steps")
                 low, middle, high = (
-                    part[f"psnr vae{end}"].clip(upper=best) for end in (" low", "", " high")
+                    part[f"psnr_vae{end}"].clip(upper=best) for end in ("_low", "", "_high")
                 )
                 ax.plot(part["steps"], middle, markersize=4, **look)
                 ax.fill_between(part["steps"], low, high, color=look["color"], alpha=0.12, lw=0)
@@ -173,15 +173,15 @@ def steps_quality(table: pd.DataFrame, best: float = 130.0) -> Figure:
 
 
 def throughput(table: pd.DataFrame) -> Figure:
-    """Pictures per second against each of what `benchmark.throughput` varied, and the ideal."""
+    """Images per second against each of what `benchmark.throughput` varied, and the ideal."""
     groups = table.groupby("varied", sort=False)
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(groups), figsize=(3.8 * len(groups), 3), squeeze=False)
         for ax, (varied, group) in zip(axes[0], groups, strict=True):
-            x, done = group["value"], group["pictures per second"]
+            x, done = group["value"], group["images_per_second"]
             ax.plot(x, done, "o-", color=COLOURS["dual-chain"], label="measured")
             ax.plot(x, group["ideal"], ":", color=COLOURS["floor"], label="ideal")
-            ax.set(xlabel=varied, ylabel="pictures per second", ylim=(0, 2.2 * done.max()))
+            ax.set(xlabel=varied, ylabel="images_per_second", ylim=(0, 2.2 * done.max()))
             ax.set_xticks(x)
         axes[0, 0].legend()
     return figure
@@ -191,17 +191,17 @@ def throughput(table: pd.DataFrame) -> Figure:
 # exact ways lie on each other, so the first of them are wide.
 GUIDED: dict[str, dict[str, Any]] = {
     "direct": {"color": "#BBBBBB", "lw": 7},
-    "D2 mirrored": {"color": "#009E73", "lw": 3.5},
+    "D2 guided inversion": {"color": "#009E73", "lw": 3.5},
     "null-text": {"color": "#000000", "marker": "s"},
     "negative-prompt": {"color": "#000000", "marker": "^", "ls": ":"},
     "DDIM": {"color": "#D55E00", "marker": "o"},
     "dual chain": {"color": "#0072B2", "marker": "v"},
-    "D1 guidance near the image": {"color": "#56B4E9", "marker": "<"},
-    "D1 guidance fading": {"color": "#56B4E9", "marker": ">", "ls": "--"},
+    "D1 interval [0, 400]": {"color": "#56B4E9", "marker": "<"},
+    "D1 power 4": {"color": "#56B4E9", "marker": ">", "ls": "--"},
     "D3 anchored": {"color": "#E69F00", "marker": "P"},
     "D3 clipped": {"color": "#E69F00", "marker": "X", "ls": "--"},
-    "D1 + D2, the noisy end": {"color": "#CC79A7", "marker": "d", "ls": "--"},
-    "D1 + D2, fading to the image": {"color": "#CC79A7", "marker": ".", "ls": ":"},
+    "D1 + D2, interval [900, 1000]": {"color": "#CC79A7", "marker": "d", "ls": "--"},
+    "D1 + D2, power 4": {"color": "#CC79A7", "marker": ".", "ls": ":"},
     "D1 + D2, the default": {"color": "#CC79A7", "marker": "D"},
 }
 EXACT = 100.0  # dB, above which only the rounding of the decoder's numbers is left
@@ -228,21 +228,21 @@ def guidance_sweep(frame: pd.DataFrame, edits: pd.DataFrame | None = None) -> Fi
             ax.set_xticks(sorted(frame["guidance_scale"].unique()))
             ax.xaxis.set_major_formatter("{x:g}")
             ax.set_xlabel("guidance scale w")
-        names = {name for part, *_ in rows for name in part["way"]}
+        names = {name for part, *_ in rows for name in part["setting"]}
         shown = {name: Line2D([], [], **look) for name, look in GUIDED.items() if name in names}
         figure.legend(list(shown.values()), list(shown), loc="outside right center")
     return figure
 
 
 RETURNED = {
-    "psnr vae": "Reconstruction: PSNR (dB) ↑",
-    "ssim vae": "Reconstruction: SSIM ↑",
-    "lpips vae": "Reconstruction: LPIPS ↓",
+    "psnr_vae": "Reconstruction: PSNR (dB) ↑",
+    "ssim_vae": "Reconstruction: SSIM ↑",
+    "lpips_vae": "Reconstruction: LPIPS ↓",
 }
 EDITED = {
-    "psnr truth": "Edit: PSNR to the truth (dB) ↑",
+    "psnr_truth": "Edit: PSNR to the truth (dB) ↑",
     "background": "Edit: PSNR of background (dB) ↑",
-    "asked": "Edit: share done as asked ↑",
+    "edit_accuracy": "Edit: share done as asked ↑",
 }
 
 
@@ -252,7 +252,7 @@ def _by_scale(ax: Axes, frame: pd.DataFrame, column: str, means: bool) -> None:
     rough = frame[column][frame[column] < EXACT] if decibel else frame[column]
     top = 10 * np.ceil(rough.max() / 10) + 5 if len(rough) and decibel else 20.0
     for way, look in GUIDED.items():
-        groups = frame[frame["way"] == way].groupby("guidance_scale")[column]
+        groups = frame[frame["setting"] == way].groupby("guidance_scale")[column]
         if not len(groups):
             continue
         if means:

@@ -1,4 +1,4 @@
-"""What figures of several topics share: colours, style, rows of pictures, and how to show them."""
+"""What figures of several topics share: colours, style, rows of images, and how to show them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLOURS = {
     "fourth": "#CC79A7",
 }
 SCALES = ("#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#000000")
-# 64 levels a colour look like 256, and make the PNG of a picture half as large.
+# 64 levels a colour look like 256, and make the PNG of an image half as large.
 LEVELS = [round(round(value * 63 / 255) * 255 / 63) for value in range(256)]
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -60,21 +60,21 @@ def rows_axis(ax: Axes) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def pictures(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str] = ()) -> Figure:
-    """Rows of pictures [H, W, 3] with a label for each row and a title for each column."""
+def image_grid(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str] = ()) -> Figure:
+    """Rows of images [H, W, 3] with a label for each row and a title for each column."""
     wide = max(map(len, rows.values()))
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(
             len(rows), wide, figsize=(1.25 * wide + 0.6, 1.25 * len(rows) + 0.3), squeeze=False
         )
         for line, (label, images) in zip(axes, rows.items(), strict=True):
-            picture_row(line, images, label)
+            image_row(line, images, label)
         for ax, title in zip(axes[0], titles, strict=False):
             ax.set_title(title, fontsize=8, loc="center")
     return figure
 
 
-def picture_row(axes: Sequence[Axes], images: Sequence[np.ndarray], label: str) -> None:
+def image_row(axes: Sequence[Axes], images: Sequence[np.ndarray], label: str) -> None:
     for ax in axes:
         ax.axis("off")
     for ax, image in zip(axes, images, strict=False):

@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from erddci.plots.style import COLOURS, SCALES, STYLE, picture_row
+from erddci.plots.style import COLOURS, SCALES, STYLE, image_row
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -26,13 +26,13 @@ def error_accumulation(
     strips: Mapping[float, np.ndarray],
     nodes: Sequence[int],
 ) -> Figure:
-    """Figure 1: the latent error of the way back by node, the picture's PSNR, and strips.
+    """Figure 1: the latent error of the way back by node, the image's PSNR, and strips.
 
     Args:
         frame: from `experiments.error_accumulation`.
         floor: PSNR in dB of the VAE round trip against the input images.
-        strips: pictures by guidance scale, from `experiments.way_back`.
-        nodes: where on the way back the pictures of a strip are from.
+        strips: images by guidance scale, from `experiments.way_back`.
+        nodes: where on the way back the images of a strip are from.
     """
     scales = sorted(frame["guidance_scale"].unique())
     colours = dict(zip(scales, SCALES, strict=False))
@@ -45,7 +45,7 @@ def error_accumulation(
         _psnr_by_scale(right, frame, floor)
         axes = bottom.subplots(len(strips), len(nodes), squeeze=False)
         for line, (w, images) in zip(axes, strips.items(), strict=True):
-            picture_row(line, list(images), f"w = {w:g}")
+            image_row(line, list(images), f"w = {w:g}")
         for ax, node in zip(axes[0], nodes, strict=True):
             ax.set_title(f"i = {node}", fontsize=8, loc="center")
     return figure
@@ -57,7 +57,7 @@ def _error_by_node(ax: Axes, frame: pd.DataFrame, colours: Mapping[float, str]) 
     for (w, inverted), group in walks.groupby(["guidance_scale", "inverted"], sort=False):
         if w == 1 and inverted == "same scale":
             continue  # the same walk as inverting unguided
-        error = group.groupby("node")["latent rms"].quantile([0.25, 0.5, 0.75]).unstack()
+        error = group.groupby("node")["latent_rms"].quantile([0.25, 0.5, 0.75]).unstack()
         style = "-" if inverted == "unguided" else "--"
         label = f"w = {w:g}" + ("" if inverted == "unguided" else ", inverted at w too")
         ax.plot(error.index, error[0.5], style, color=colours[w], label=label)
@@ -73,7 +73,7 @@ def _error_by_node(ax: Axes, frame: pd.DataFrame, colours: Mapping[float, str]) 
 def _psnr_by_scale(ax: Axes, frame: pd.DataFrame, floor: float) -> None:
     ends = frame[frame["node"] == 0]
     for inverted, marker in (("unguided", "o-"), ("same scale", "s--")):
-        values = ends[ends["inverted"] == inverted].groupby("guidance_scale")["psnr input"]
+        values = ends[ends["inverted"] == inverted].groupby("guidance_scale")["psnr_input"]
         label = "inverted at w = 1" if inverted == "unguided" else "inverted at w too"
         ax.plot(values.median(), marker, color=COLOURS["original"], label=label, markersize=4)
     ax.axhline(floor, color=COLOURS["floor"], linewidth=1, linestyle=":")
@@ -149,7 +149,7 @@ def noise_trajectories(frames: Mapping[float, pd.DataFrame]) -> Figure:
         )
         for ax, (w, frame) in zip(axes[0], frames.items(), strict=True):
             for (name, colour), size in zip(WALKS.items(), (46, 22, 8), strict=True):
-                walk = frame[frame["walk"] == name].sort_values("t", ascending=False)
+                walk = frame[frame["trajectory"] == name].sort_values("t", ascending=False)
                 ax.plot(walk["pc1"], walk["pc2"], color=colour, lw=0.6, alpha=0.6, zorder=1)
                 shades = _lighten(colour, len(walk))
                 ax.scatter(walk["pc1"], walk["pc2"], c=shades, s=size, zorder=2)
@@ -168,7 +168,7 @@ def noise_trajectories_3d(frame: pd.DataFrame) -> go.Figure:
 
     figure = go.Figure()
     for name, colour in WALKS.items():
-        walk = frame[frame["walk"] == name].sort_values("t", ascending=False)
+        walk = frame[frame["trajectory"] == name].sort_values("t", ascending=False)
         shades = [to_hex(shade) for shade in _lighten(colour, len(walk))]
         figure.add_trace(
             go.Scatter3d(
@@ -217,12 +217,12 @@ def step_size(frame: pd.DataFrame) -> Figure:
     with mpl.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(4.8, 3.3))
         for method, group in frame.groupby("method"):
-            ax.plot(group["steps"], group["latent rms"], "o-", color=COLOURS[method], label=method)
+            ax.plot(group["steps"], group["latent_rms"], "o-", color=COLOURS[method], label=method)
         first = frame[frame["method"] == "ddim"].iloc[-1]
         steps = np.array(sorted(frame["steps"].unique()))
         ax.plot(
             steps,
-            2 * first["latent rms"] * first["steps"] / steps,
+            2 * first["latent_rms"] * first["steps"] / steps,
             ":",
             color="black",
             label="slope of 1/N",

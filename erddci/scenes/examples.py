@@ -1,4 +1,4 @@
-"""Pictures to work on: held-out scenes with a true edit, and photographs that need no download."""
+"""Images to work on: held-out scenes with a true edit, and photographs that need no download."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from erddci.scenes.scene import (
     HELD_OUT_SEEDS,
     Attribute,
     Scene,
-    Thing,
+    SceneObject,
     add,
     caption,
     change,
-    draw,
-    draw_thing,
     remove,
+    sample_object,
+    sample_scene,
 )
 
 KINDS = ("colour", "shape", "material", "size", "floor", "replace", "remove", "add")
@@ -30,11 +30,11 @@ KINDS = ("colour", "shape", "material", "size", "floor", "replace", "remove", "a
 
 @dataclass(frozen=True)
 class Example:
-    """A picture, what to change in it, and what the change truly looks like.
+    """An image, what to change in it, and what the change truly looks like.
 
     Args:
         name: what is changed.
-        image, truth: the picture before and after a perfect edit.
+        image, truth: the image before and after a perfect edit.
         source, target: their prompts.
         masks: where the things are in `image`, [things, 128, 128] bool.
         truth_masks: where they are in `truth`.
@@ -53,7 +53,7 @@ class Example:
 
 def examples() -> list[Example]:
     """Eight held-out scenes, one for each kind of edit, the same every time."""
-    added = Thing("large", "blue", "matte", "cube", x=0.85, z=0.1, turn=0.6)
+    added = SceneObject("large", "blue", "matte", "cube", x=0.85, z=0.1, yaw=0.6)
     chosen: list[tuple[str, int, Callable[[Scene], Scene]]] = [
         ("colour", 13, lambda s: change(s, 0, colour="red")),
         ("shape", 16, lambda s: change(s, 0, shape="sphere")),
@@ -64,7 +64,7 @@ def examples() -> list[Example]:
         ("remove", 14, lambda s: remove(s, 1)),
         ("add", 5, lambda s: add(s, added)),
     ]
-    drawn = [(kind, draw(HELD_OUT_SEEDS[index]), edit) for kind, index, edit in chosen]
+    drawn = [(kind, sample_scene(HELD_OUT_SEEDS[index]), edit) for kind, index, edit in chosen]
     return [_example(kind, before, edit(before)) for kind, before, edit in drawn]
 
 
@@ -88,7 +88,7 @@ def edits(count: int, kinds: tuple[str, ...] = KINDS, start: int = 10_000) -> li
     for seed in HELD_OUT_SEEDS[start:]:
         if len(found) == count:
             break
-        before, kind = draw(seed), kinds[len(found) % len(kinds)]
+        before, kind = sample_scene(seed), kinds[len(found) % len(kinds)]
         try:
             # A stream of its own: the scene's would tie what is changed to what was drawn.
             after = _edit(before, kind, np.random.default_rng((seed, 1)))
@@ -104,13 +104,13 @@ def _edit(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
     Raises:
         ValueError: a scene that the edit does not fit, or too full for what was drawn.
     """
-    index = int(rng.integers(len(scene.things)))
+    index = int(rng.integers(len(scene.objects)))
 
     def other(values: tuple[str, ...], than: str) -> str:
         return str(rng.choice([value for value in values if value != than]))
 
     def different(*names: Attribute) -> dict[str, str]:
-        thing = scene.things[index]
+        thing = scene.objects[index]
         return {name: other(ATTRIBUTES[name], getattr(thing, name)) for name in names}
 
     if kind == "floor":
@@ -118,7 +118,7 @@ def _edit(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
     if kind == "remove":
         return remove(scene, index)
     if kind == "add":
-        return add(scene, draw_thing(rng))
+        return add(scene, sample_object(rng))
     names: tuple[Attribute, ...] = ("colour", "shape") if kind == "replace" else (kind,)  # type: ignore[assignment]
     return change(scene, index, **different(*names))
 
@@ -139,18 +139,18 @@ def _example(name: str, before: Scene, after: Scene) -> Example:
 
 
 def held_out(count: int, start: int = 100) -> list[tuple[Image.Image, str]]:
-    """Pictures and prompts of `count` held-out scenes, for measurements.
+    """Images and prompts of `count` held-out scenes, for measurements.
 
     Raises:
         ValueError: more scenes than were held out.
     """
     if not 0 <= start <= start + count <= len(HELD_OUT_SEEDS):
         raise ValueError(f"expected seeds within {len(HELD_OUT_SEEDS)}, got {start} + {count}")
-    scenes = [draw(seed) for seed in HELD_OUT_SEEDS[start : start + count]]
+    scenes = [sample_scene(seed) for seed in HELD_OUT_SEEDS[start : start + count]]
     return [(Image.fromarray(render(scene).image), caption(scene)) for scene in scenes]
 
 
 def photographs() -> dict[str, Image.Image]:
-    """Photographs that scikit-image ships: real pictures without a download."""
+    """Photographs that scikit-image ships: real images without a download."""
     names = ("astronaut", "chelsea", "coffee", "rocket")
     return {name: Image.fromarray(getattr(skimage.data, name)()) for name in names}

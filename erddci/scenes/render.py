@@ -11,34 +11,34 @@ from functools import lru_cache
 
 import numpy as np
 
-from erddci.scenes.scene import COLOURS, FLOORS, Scene, Thing
+from erddci.scenes.scene import COLOURS, FLOORS, Scene, SceneObject
 
 Array = np.ndarray
 
-SAMPLES = 2  # rays per pixel side
-EYE = np.array([0.0, 3.3, 5.4], np.float32)
+SUPERSAMPLING = 2  # rays per pixel side
+CAMERA = np.array([0.0, 3.3, 5.4], np.float32)
 LOOK_AT = np.array([0.0, 0.42, 0.0], np.float32)
-FIELD = 0.34  # half the picture's width at distance 1
+FIELD_OF_VIEW = 0.34  # half the image's width at distance 1
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """A picture of a scene and where its things are."""
+    """An image of a scene and where its things are."""
 
     image: Array  # [size, size, 3] uint8
-    masks: Array  # [things, size, size] bool: pixels where a thing covers the centre
+    masks: Array  # [objects, size, size] bool: pixels where a thing covers the centre
 
 
 def render(scene: Scene, size: int = 128) -> Rendering:
     """Render a scene at `size` × `size` pixels; the same scene gives the same bytes."""
     rays = _rays(size)
-    origin = np.broadcast_to(EYE, rays.shape)
+    origin = np.broadcast_to(CAMERA, rays.shape)
     light = _light(scene.light)
 
-    reach = EYE[1] / -rays[:, 1]  # every ray meets the floor: the camera looks down
+    reach = CAMERA[1] / -rays[:, 1]  # every ray meets the floor: the camera looks down
     owner = np.full(len(rays), -1)
     normal = np.broadcast_to(np.array([0, 1, 0], np.float32), rays.shape).copy()
-    for index, thing in enumerate(scene.things):
+    for index, thing in enumerate(scene.objects):
         t, n = _hit(thing, origin, rays)
         nearer = t < reach
         reach[nearer], owner[nearer], normal[nearer] = t[nearer], index, n[nearer]
@@ -46,28 +46,30 @@ def render(scene: Scene, size: int = 128) -> Rendering:
     point = origin + reach[:, None] * rays
     lit = np.ones(len(rays), np.float32)
     towards = np.broadcast_to(light, rays.shape)
-    for thing in scene.things:
+    for thing in scene.objects:
         blocked = _hit(thing, point + 1e-3 * normal, towards)[0] < np.inf
         lit[blocked] = 0.0
 
     colour = _shade(scene, owner, point, normal, rays, light, lit)
-    grid = (size, SAMPLES, size, SAMPLES)
+    grid = (size, SUPERSAMPLING, size, SUPERSAMPLING)
     pixels = np.clip(colour, 0, 1).reshape(*grid, 3).mean((1, 3)) ** (1 / 2.2)
-    covered = owner.reshape(grid)[:, SAMPLES // 2, :, SAMPLES // 2]  # by the ray next to it
-    masks = np.stack([covered == index for index in range(len(scene.things))])
+    covered = owner.reshape(grid)[
+        :, SUPERSAMPLING // 2, :, SUPERSAMPLING // 2
+    ]  # by the ray next to it
+    masks = np.stack([covered == index for index in range(len(scene.objects))])
     return Rendering(np.round(pixels * 255).astype(np.uint8), masks)
 
 
 @lru_cache(maxsize=4)
 def _rays(size: int) -> Array:
-    forward = LOOK_AT - EYE
+    forward = LOOK_AT - CAMERA
     forward = forward / np.linalg.norm(forward)
     right = np.cross(forward, np.array([0, 1, 0], np.float32))
     right /= np.linalg.norm(right)
     up = np.cross(right, forward)
-    count = size * SAMPLES
+    count = size * SUPERSAMPLING
     across = (np.arange(count, dtype=np.float32) + 0.5) / count * 2 - 1
-    u, v = np.meshgrid(across * FIELD, -across * FIELD)
+    u, v = np.meshgrid(across * FIELD_OF_VIEW, -across * FIELD_OF_VIEW)
     rays = forward + u.reshape(-1, 1) * right + v.reshape(-1, 1) * up
     return (rays / np.linalg.norm(rays, axis=1, keepdims=True)).astype(np.float32)
 
@@ -84,7 +86,7 @@ def _shade(
     floor = np.array(FLOORS[scene.floor], np.float32) ** 2.2
     albedo = np.broadcast_to(floor, rays.shape).copy()
     shiny = np.zeros(len(rays), bool)
-    for index, thing in enumerate(scene.things):
+    for index, thing in enumerate(scene.objects):
         albedo[owner == index] = np.array(COLOURS[thing.colour], np.float32) ** 2.2
         shiny |= (owner == index) & (thing.material == "shiny")
 
@@ -105,9 +107,9 @@ def _shade(
     return colour
 
 
-def _hit(thing: Thing, origin: Array, ray: Array) -> tuple[Array, Array]:
+def _hit(thing: SceneObject, origin: Array, ray: Array) -> tuple[Array, Array]:
     """Distance [R] along each ray to a thing (inf where it misses) and the normal there."""
-    cos, sin = np.float32(np.cos(thing.turn)), np.float32(np.sin(thing.turn))
+    cos, sin = np.float32(np.cos(thing.yaw)), np.float32(np.sin(thing.yaw))
     turn = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]], np.float32)
     centre = np.array([thing.x, 0, thing.z], np.float32)
     o = (origin - centre) @ turn / np.float32(thing.radius)

@@ -1,6 +1,6 @@
 """What a scene is: one or two objects on a floor, how it is drawn at random, and its caption.
 
-A scene is plain data.  `render` turns it into a picture, `caption` into a sentence, and `change`
+A scene is plain data.  `render` turns it into an image, `caption` into a sentence, and `change`
 into another scene that differs in one attribute, which is what gives every edit a true answer.
 """
 
@@ -54,7 +54,7 @@ ATTRIBUTES: dict[Attribute, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """One object: four named attributes, and a pose on the floor that no caption mentions."""
 
     size: str
@@ -63,7 +63,7 @@ class Thing:
     shape: str
     x: float  # to the right, in floor units
     z: float  # towards the camera
-    turn: float  # about the vertical, in radians
+    yaw: float  # about the vertical, in radians
 
     @property
     def radius(self) -> float:
@@ -75,21 +75,21 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One or two things, ordered from left to right, on a floor under one light."""
+    """One or two objects, ordered from left to right, on a floor under one light."""
 
-    things: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
     floor: str
     light: float  # azimuth of the light, in radians
     right_first: bool = False  # whether the caption starts with the thing on the right
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.things) <= 2:
-            raise ValueError(f"a scene holds one or two things, not {len(self.things)}")
-        if list(self.things) != sorted(self.things, key=lambda thing: thing.x):
+        if not 1 <= len(self.objects) <= 2:
+            raise ValueError(f"a scene holds one or two objects, not {len(self.objects)}")
+        if list(self.objects) != sorted(self.objects, key=lambda thing: thing.x):
             raise ValueError("the things of a scene are ordered from left to right")
 
 
-def draw(seed: int) -> Scene:
+def sample_scene(seed: int) -> Scene:
     """Draw the scene of a seed: the same scene on every machine.
 
     Take training seeds from `TRAIN_SEEDS` and all others from `HELD_OUT_SEEDS`.
@@ -97,31 +97,31 @@ def draw(seed: int) -> Scene:
     rng = np.random.default_rng(seed)
     count = 2 if rng.random() < 0.65 else 1
     while True:
-        things = tuple(sorted((draw_thing(rng) for _ in range(count)), key=lambda t: t.x))
-        if count == 1 or _apart(*things):
+        objects = tuple(sorted((sample_object(rng) for _ in range(count)), key=lambda t: t.x))
+        if count == 1 or _apart(*objects):
             break
     return Scene(
-        things,
+        objects,
         floor=str(rng.choice(list(FLOORS))),
         light=float(rng.uniform(-0.9, 0.9)),
         right_first=bool(rng.random() < 0.5),
     )
 
 
-def draw_thing(rng: np.random.Generator) -> Thing:
+def sample_object(rng: np.random.Generator) -> SceneObject:
     """Draw one thing: its attributes and its pose."""
-    return Thing(
+    return SceneObject(
         size=str(rng.choice(list(SIZES))),
         colour=str(rng.choice(list(COLOURS))),
         material=str(rng.choice(MATERIALS)),
         shape=str(rng.choice(SHAPES)),
         x=float(rng.uniform(-1.2, 1.2)),
         z=float(rng.uniform(-0.6, 0.6)),
-        turn=float(rng.uniform(0, np.pi / 2)),
+        yaw=float(rng.uniform(0, np.pi / 2)),
     )
 
 
-def _apart(left: Thing, right: Thing) -> bool:
+def _apart(left: SceneObject, right: SceneObject) -> bool:
     # Room for both at full size, so that no change of size or shape makes them touch.
     return right.x - left.x > 1.25
 
@@ -131,7 +131,7 @@ def caption(scene: Scene, brief: bool = False) -> str:
 
     A brief caption names neither sizes nor materials.
     """
-    names = [f"a {t.colour} {t.shape}" if brief else str(t) for t in scene.things]
+    names = [f"a {t.colour} {t.shape}" if brief else str(t) for t in scene.objects]
     if len(names) == 1:
         return f"{names[0]} on a {scene.floor} floor"
     left, right = names
@@ -156,24 +156,24 @@ def change(scene: Scene, index: int | None = None, **attributes: str) -> Scene:
             raise ValueError(
                 f"unknown {name} {value!r}: expected one of {', '.join(known) or 'none'}"
             )
-    things = list(scene.things)
+    objects = list(scene.objects)
     if attributes:
-        if index is None or not 0 <= index < len(things):
-            raise ValueError(f"expected the index of one of {len(things)} things, got {index}")
-        things[index] = replace(things[index], **attributes)
-    return replace(scene, things=tuple(things), floor=floor)
+        if index is None or not 0 <= index < len(objects):
+            raise ValueError(f"expected the index of one of {len(objects)} objects, got {index}")
+        objects[index] = replace(objects[index], **attributes)
+    return replace(scene, objects=tuple(objects), floor=floor)
 
 
 def remove(scene: Scene, index: int) -> Scene:
     """Return the scene without one of its two things."""
-    if len(scene.things) != 2 or index not in (0, 1):
-        raise ValueError(f"expected 0 or 1 and a scene of two things, got {index} of {scene}")
-    return replace(scene, things=(scene.things[1 - index],))
+    if len(scene.objects) != 2 or index not in (0, 1):
+        raise ValueError(f"expected 0 or 1 and a scene of two objects, got {index} of {scene}")
+    return replace(scene, objects=(scene.objects[1 - index],))
 
 
-def add(scene: Scene, thing: Thing) -> Scene:
+def add(scene: Scene, thing: SceneObject) -> Scene:
     """Return the scene of one thing with a second thing beside it."""
-    things = tuple(sorted((*scene.things, thing), key=lambda t: t.x))
-    if len(things) != 2 or not _apart(*things):
+    objects = tuple(sorted((*scene.objects, thing), key=lambda t: t.x))
+    if len(objects) != 2 or not _apart(*objects):
         raise ValueError("expected a scene of one thing with room for the new one")
-    return replace(scene, things=things)
+    return replace(scene, objects=objects)

@@ -1,4 +1,4 @@
-"""Training pictures, rendered once and kept in a memory-mapped file beside the checkpoints."""
+"""Training images, rendered once and kept in a memory-mapped file beside the checkpoints."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from erddci.scenes.render import render
-from erddci.scenes.scene import TRAIN_SEEDS, draw
+from erddci.scenes.scene import TRAIN_SEEDS, sample_scene
 
 
-def pictures(folder: Path, count: int, size: int = 128, workers: int = 2) -> np.ndarray:
-    """Return the pictures of the first `count` training seeds, [count, size, size, 3] uint8.
+def scene_images(folder: Path, count: int, size: int = 128, workers: int = 2) -> np.ndarray:
+    """Return the images of the first `count` training seeds, [count, size, size, 3] uint8.
 
     They are rendered on the first call only; a run that was interrupted continues where it was.
     """
     if count > len(TRAIN_SEEDS):
         raise ValueError(f"expected at most {len(TRAIN_SEEDS)} training scenes, got {count}")
     folder.mkdir(parents=True, exist_ok=True)
-    path, done_path = folder / f"pictures-{size}.npy", folder / f"pictures-{size}.done"
+    path, done_path = folder / f"images-{size}.npy", folder / f"images-{size}.done"
     done = int(done_path.read_text()) if done_path.exists() else 0
     if done < count:
         shape = (count, size, size, 3)
@@ -28,7 +28,7 @@ def pictures(folder: Path, count: int, size: int = 128, workers: int = 2) -> np.
         if done:
             fresh[:done] = np.load(path, mmap_mode="r")[:done]
         with Pool(workers) as pool:
-            rendered = pool.imap(_picture, ((s, size) for s in range(done, count)), chunksize=32)
+            rendered = pool.imap(_image, ((s, size) for s in range(done, count)), chunksize=32)
             for seed, image in zip(tqdm(range(done, count), "rendering"), rendered, strict=True):
                 fresh[seed] = image
         fresh.flush()
@@ -37,6 +37,6 @@ def pictures(folder: Path, count: int, size: int = 128, workers: int = 2) -> np.
     return np.load(path, mmap_mode="r")[:count]
 
 
-def _picture(job: tuple[int, int]) -> np.ndarray:
+def _image(job: tuple[int, int]) -> np.ndarray:
     seed, size = job
-    return render(draw(TRAIN_SEEDS[seed]), size).image
+    return render(sample_scene(TRAIN_SEEDS[seed]), size).image

@@ -13,62 +13,65 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
-from erddci.grid import stable_diffusion_schedule
+from erddci.grid import stable_diffusion_scheduler
 from erddci.metrics import psnr
 from erddci.model import load
 from erddci.scenes.captions import tokenizer
-from erddci.scenes.reader import QUESTIONS, Reader, answers, load_reader
+from erddci.scenes.classifier import QUESTIONS, AttributeClassifier, attributes, load_classifier
 from erddci.scenes.render import render
-from erddci.scenes.scene import HELD_OUT_SEEDS, WORDS, caption, draw
+from erddci.scenes.scene import HELD_OUT_SEEDS, WORDS, caption, sample_scene
 from erddci.training.train import Denoiser, Network
 
 WEIGHTS = Path(__file__).parents[1] / "scenes" / "weights"
-PARTS = ("vae", "denoiser", "reader")
-JUDGED = 500_000  # the first of the held-out seeds that judge the model
+PARTS = ("vae", "denoiser", "classifier")
+EVALUATION_OFFSET = 500_000  # the first of the held-out seeds that judge the model
 
 
-def publish(folder: Path, out: Path = WEIGHTS) -> None:
+def export(folder: Path, out: Path = WEIGHTS) -> None:
     """Save the averaged networks of the checkpoints in `folder`, and their loss curves.
 
     Raises:
         FileNotFoundError: a part was not trained yet.
     """
     denoiser = _averaged(Denoiser(), folder / "denoiser")
-    reader = _averaged(Reader(), folder / "reader")
+    classifier = _averaged(AttributeClassifier(), folder / "classifier")
     vae = AutoencoderKL.from_pretrained(folder / "vae" / "trained")
     StableDiffusionPipeline(
         vae=vae,
         text_encoder=denoiser.text,
         tokenizer=tokenizer(),
         unet=denoiser.unet,
-        scheduler=stable_diffusion_schedule(),
+        scheduler=stable_diffusion_scheduler(),
         safety_checker=None,  # type: ignore[arg-type]
         feature_extractor=None,  # type: ignore[arg-type]
         requires_safety_checker=False,
     ).to(torch.float16).save_pretrained(out)  # half the size; what is judged is what is saved
-    halves = {name: weight.half() for name, weight in reader.state_dict().items()}
-    save_file(halves, out / "reader.safetensors")
+    halves = {name: weight.half() for name, weight in classifier.state_dict().items()}
+    save_file(halves, out / "classifier.safetensors")
     for part in PARTS:
         shutil.copy(folder / part / "loss.csv", out / f"loss-{part}.csv")
 
 
-def judge(out: Path = WEIGHTS, scenes: int = 500) -> dict[str, float]:
+def evaluate(out: Path = WEIGHTS, scenes: int = 500) -> dict[str, float]:
     """Measure saved weights on held-out scenes; write the measures and the model card beside them.
 
     Prompt following is the share of the answers that the prompt implies which the reader gives
     for samples in 50 steps, from noise of seed 0.
     """
-    model, reader = load(out), load_reader(out / "reader.safetensors")
-    drawn = [draw(seed) for seed in HELD_OUT_SEEDS[JUDGED : JUDGED + scenes]]
-    truths = [answers(scene) for scene in drawn]
+    model, classifier = load(out), load_classifier(out / "classifier.safetensors")
+    drawn = [
+        sample_scene(seed)
+        for seed in HELD_OUT_SEEDS[EVALUATION_OFFSET : EVALUATION_OFFSET + scenes]
+    ]
+    truths = [attributes(scene) for scene in drawn]
     images = np.stack([render(scene).image for scene in drawn]) / np.float32(255)
     batches = [slice(start, start + 25) for start in range(0, scenes, 25)]
     round_trips = np.concatenate([model.decode(model.encode(list(images[b]))) for b in batches])
     measures: dict[str, float] = {
         "scenes": scenes,
         "vae psnr": float(np.mean([psnr(a, b) for a, b in zip(images, round_trips, strict=True)])),
-        "reader on renders": _agreement(truths, reader.read(images))["all"],
-        "reader on round trips": _agreement(truths, reader.read(round_trips))["all"],
+        "reader on renders": _agreement(truths, classifier.classify(images))["all"],
+        "reader on round trips": _agreement(truths, classifier.classify(round_trips))["all"],
     }
     for w in (3.0, 7.5):
         generator, said = torch.Generator().manual_seed(0), []
@@ -76,7 +79,7 @@ def judge(out: Path = WEIGHTS, scenes: int = 500) -> dict[str, float]:
             prompts = [caption(scene) for scene in drawn[batch]]
             condition = model.condition(prompts, guidance_scale=w)
             x = model.sample(condition, 50, generator, len(prompts))
-            said += reader.read(model.decode(x))
+            said += classifier.classify(model.decode(x))
         for question, share in _agreement(truths, said).items():
             measures[f"prompt following at w = {w:g}: {question}"] = share
     (out / "measures.json").write_text(json.dumps(measures, indent=1) + "\n")
@@ -121,7 +124,7 @@ def _other_side(question: str) -> str:
 
 
 def _card(out: Path, measures: dict[str, float]) -> str:
-    """The model card, with numbers from the loss curves and from `judge`."""
+    """The model card, with numbers from the loss curves and from `evaluate`."""
     curves = {part: pd.read_csv(out / f"loss-{part}.csv") for part in PARTS}
     training = "\n".join(
         f"| {part} | {curve.step.iloc[-1]} | {curve.seconds.sum() / 60:.0f} | "
@@ -147,7 +150,7 @@ pipeline_tag: text-to-image
 
 # Scenes: a small latent diffusion model
 
-A `StableDiffusionPipeline` of ordinary diffusers parts: 128 px pictures, 4 × 16 × 16 latents,
+A `StableDiffusionPipeline` of ordinary diffusers parts: 128 px images, 4 × 16 × 16 latents,
 Stable Diffusion's noise schedule, ε-prediction. It draws one or two simple things on a
 coloured floor, and exists so that diffusion inversion can be studied offline on any laptop.
 
@@ -155,11 +158,11 @@ coloured floor, and exists so that diffusion inversion can be studied offline on
 teal floor*; sizes and materials may be left out, and so may the second thing. It knows these
 words and no others: {words}.
 
-**Data.** Every picture was rendered by `erddci.scenes` from seeds of `TRAIN_SEEDS`; the
-pictures below that judge it come from `HELD_OUT_SEEDS`. No other data were used.
+**Data.** Every image was rendered by `erddci.scenes` from seeds of `TRAIN_SEEDS`; the
+images below that judge it come from `HELD_OUT_SEEDS`. No other data were used.
 
 **Training** on two CPU cores in bfloat16, AdamW with a cosine schedule and an exponential
-moving average; reproduce with `erddci train vae`, `denoiser`, `reader` and `publish`. The loss
+moving average; reproduce with `erddci train vae`, `denoiser`, `reader` and `export`. The loss
 curves are beside this card. The denoiser's first 2,400 steps differ from what the code does
 today: their captions named either thing first with even odds, their noisiest steps weighed less,
 and they left sides unlearnt. The curve has its peak where the two recipes meet.
@@ -176,5 +179,5 @@ prompt that the scene reader reads back from a sample in 50 steps, by guidance s
 {rows}
 
 **Limits.** It knows nothing of photographs: its VAE blurs them, which is the floor that every
-method shares. Licence: Apache-2.0, weights and training pictures alike.
+method shares. Licence: Apache-2.0, weights and training images alike.
 """

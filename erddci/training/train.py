@@ -1,4 +1,4 @@
-"""Train the embedded model: its VAE, then its UNet and text encoder together, and the reader.
+"""Train the embedded model: its VAE, then its UNet and text encoder together, and the classifier.
 
 One loop, `fit`, serves every network: it checkpoints, resumes, keeps an exponential moving average
 and writes its loss curve.  A batch depends on the step alone, so a run that was interrupted draws
@@ -27,11 +27,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from erddci.grid import stable_diffusion_schedule
-from erddci.scenes import reader as reading
+from erddci.grid import stable_diffusion_scheduler
+from erddci.scenes import classifier as questions
 from erddci.scenes.captions import LENGTH, tokenizer
-from erddci.training.dataset import pictures
-from erddci.scenes.scene import TRAIN_SEEDS, caption, draw
+from erddci.scenes.scene import TRAIN_SEEDS, caption, sample_scene
+from erddci.training.dataset import scene_images
 
 SCENES = 24_000  # training scenes: more than the UNet sees in a few epochs
 WIDTH = 128  # of the text embedding
@@ -155,14 +155,14 @@ def _log(path: Path, step: int, value: float, seconds: float) -> None:
 
 
 def as_batch(images: np.ndarray) -> Tensor:
-    """Turn pictures [B, H, W, 3] uint8 into [B, 3, H, W] in [-1, 1]."""
+    """Turn images [B, H, W, 3] uint8 into [B, 3, H, W] in [-1, 1]."""
     batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     return batch.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
 
 
 def train_vae(folder: Path, steps: int = 5000, scenes: int = SCENES) -> AutoencoderKL:
-    """Train the VAE on whole pictures and on crops, which show more of the training set a step."""
-    images = pictures(folder, scenes)
+    """Train the VAE on whole images and on crops, which show more of the training set a step."""
+    images = scene_images(folder, scenes)
 
     def loss(vae: AutoencoderKL, generator: torch.Generator) -> Tensor:
         whole = torch.rand((), generator=generator) < 0.4
@@ -206,11 +206,11 @@ def train_denoiser(
     cache = folder / "latents.pt"
     if not cache.exists():
         vae = AutoencoderKL.from_pretrained(folder / "vae" / "trained")
-        latents = _latents(vae, pictures(folder, scenes)) * vae.config["scaling_factor"]
+        latents = _latents(vae, scene_images(folder, scenes)) * vae.config["scaling_factor"]
         torch.save(latents, cache)
     latents = torch.load(cache, weights_only=True)
     words = tokenizer()
-    drawn = [draw(seed) for seed in TRAIN_SEEDS[: len(latents)]]
+    drawn = [sample_scene(seed) for seed in TRAIN_SEEDS[: len(latents)]]
     ordered = [replace(scene, right_first=False) for scene in drawn]
 
     def tokens_of(texts: list[str]) -> Tensor:
@@ -221,7 +221,7 @@ def train_denoiser(
         for short in (False, True)
     )
     empty = tokens_of([""])
-    noiser = DDPMScheduler.from_config(stable_diffusion_schedule().config)
+    noiser = DDPMScheduler.from_config(stable_diffusion_scheduler().config)
     signal = noiser.alphas_cumprod / (1 - noiser.alphas_cumprod)
     weight = signal.clamp(0.1, 5) / signal
 
@@ -241,21 +241,28 @@ def train_denoiser(
     return fit(Denoiser(), loss, folder / "denoiser", steps=steps, learning_rate=1e-3, decay=0.996)
 
 
-def train_reader(folder: Path, steps: int = 1200, scenes: int = SCENES) -> reading.Reader:
+def train_classifier(
+    folder: Path, steps: int = 1200, scenes: int = SCENES
+) -> questions.AttributeClassifier:
     """Train the scene reader on renders, some of them softened as a VAE softens them."""
-    images = pictures(folder, scenes)
-    truth = reading.targets([draw(seed) for seed in TRAIN_SEEDS[: len(images)]])
+    images = scene_images(folder, scenes)
+    truth = questions.targets([sample_scene(seed) for seed in TRAIN_SEEDS[: len(images)]])
 
-    def loss(reader: reading.Reader, generator: torch.Generator) -> Tensor:
+    def loss(classifier: questions.AttributeClassifier, generator: torch.Generator) -> Tensor:
         index = torch.randint(len(images), (48,), generator=generator)
         x = as_batch(images[index.numpy()])
         soft = F.avg_pool2d(x, 3, stride=1, padding=1)
         blur = torch.rand(48, 1, 1, 1, generator=generator) * 0.8
         noise = 0.03 * torch.randn(x.shape, generator=generator)
-        return reading.loss(
-            reader, x.lerp(soft, blur) + noise, {q: y[index] for q, y in truth.items()}
+        return questions.loss(
+            classifier, x.lerp(soft, blur) + noise, {q: y[index] for q, y in truth.items()}
         )
 
     return fit(
-        reading.Reader(), loss, folder / "reader", steps=steps, learning_rate=1e-3, decay=0.98
+        questions.AttributeClassifier(),
+        loss,
+        folder / "classifier",
+        steps=steps,
+        learning_rate=1e-3,
+        decay=0.98,
     )

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from erddci import plots
 from erddci.experiments import noise_trajectories
-from erddci.images import Picture
+from erddci.images import ImageInput
 from erddci.inversion import METHODS, climbs_guided, invert, reconstruct
 from erddci.metrics import psnr
 from erddci.model import StableDiffusion
@@ -33,41 +33,41 @@ if TYPE_CHECKING:
 
 
 def reconstruction_explorer(model: StableDiffusion) -> widgets.VBox:
-    """Choose a picture, its prompt, a method, N and w, and see what comes back.
+    """Choose an image, its prompt, a method, N and w, and see what comes back.
 
-    A picture is inverted once per prompt, method and N, at w = 1, so that moving w costs no more
+    An image is inverted once per prompt, method and N, at w = 1, so that moving w costs no more
     than the way back; a method that climbs under the w of the way back is inverted for each.
     """
-    pictures = {f"scene {n}": (each.image, each.source) for n, each in enumerate(examples(), 1)}
-    pictures |= {f"photograph: {name}": (image, "") for name, image in photographs().items()}
-    picture = widgets.Dropdown(options=list(pictures), description="picture")
-    words = pictures[str(picture.value)][1]
+    images = {f"scene {n}": (each.image, each.source) for n, each in enumerate(examples(), 1)}
+    images |= {f"photograph: {name}": (image, "") for name, image in photographs().items()}
+    image = widgets.Dropdown(options=list(images), description="image")
+    words = images[str(image.value)][1]
     prompt = widgets.Text(words, description="prompt", continuous_update=False)
     prompt.layout.width = "75%"
-    picture.observe(lambda change: setattr(prompt, "value", pictures[change.new][1]), "value")
+    image.observe(lambda change: setattr(prompt, "value", images[change.new][1]), "value")
     method = widgets.Dropdown(options=list(METHODS), value="dual-chain", description="method")
 
     @lru_cache(maxsize=16)
     def walk(name: str, words: str, method: str, steps: int, w: float) -> Trajectory:
-        x, condition = model.encode(pictures[name][0]), model.condition(words, guidance_scale=w)
+        x, condition = model.encode(images[name][0]), model.condition(words, guidance_scale=w)
         return invert(model, x, condition, method, steps)
 
-    def view(picture: str, prompt: str, method: str, steps: int, w: float) -> tuple[str, str]:
-        path = walk(picture, prompt, method, steps, w if climbs_guided(method) else 1)
-        figure, words = reconstruction_view(model, pictures[picture][0], path, w)
+    def view(image: str, prompt: str, method: str, steps: int, w: float) -> tuple[str, str]:
+        path = walk(image, prompt, method, steps, w if climbs_guided(method) else 1)
+        figure, words = reconstruction_view(model, images[image][0], path, w)
         return _as_html(figure, words), words
 
-    controls = {"picture": picture, "prompt": prompt, "method": method, **_sliders()}
+    controls = {"image": image, "prompt": prompt, "method": method, **_sliders()}
     return _explorer(view, controls, widgets.HTML(), "value")
 
 
 def reconstruction_view(
-    model: StableDiffusion, picture: Picture, path: Trajectory, guidance_scale: float
+    model: StableDiffusion, image: ImageInput, path: Trajectory, guidance_scale: float
 ) -> tuple[Figure, str]:
-    """Walk a picture's path back at a guidance scale: four pictures, and the numbers in words."""
-    back = reconstruct(model, path, path.condition.at(guidance_scale))
-    error, image = path.drift(back)[0].max(), model.read(picture)
-    round_trip, result = model.decode(torch.cat([path.image, back.image]))
+    """Walk an image's path back at a guidance scale: four images, and the numbers in words."""
+    back = reconstruct(model, path, path.condition.with_guidance(guidance_scale))
+    error, image = path.latent_error(back)[0].max(), model.to_array(image)
+    round_trip, result = model.decode(torch.cat([path.x0, back.x0]))
     difference = np.abs(result - round_trip) * 10
     titles = ("input image", "VAE round trip", f"w = {guidance_scale:g}", "difference × 10")
     shown = (image, round_trip, result, difference.clip(0, 1))
@@ -75,9 +75,9 @@ def reconstruction_view(
         f"PSNR of the way back: {psnr(round_trip, result):.1f} dB to the VAE round trip, "
         f"{psnr(image, result):.1f} dB to the input image (VAE floor: "
         f"{psnr(image, round_trip):.1f} dB). Largest latent error: {error:.1e}. "
-        f"Network rows: {path.rows:g} to noise, {back.rows:g} back."
+        f"Network rows: {path.nfe:g} to noise, {back.nfe:g} back."
     )
-    return plots.pictures({path.method: shown}, titles), words.replace("inf dB", "∞ dB")
+    return plots.image_grid({path.method: shown}, titles), words.replace("inf dB", "∞ dB")
 
 
 def trajectory_explorer(model: StableDiffusion, example: Example | None = None) -> widgets.VBox:

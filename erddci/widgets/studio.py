@@ -1,7 +1,7 @@
-"""The editing studio: choose a picture, two prompts and a way to edit, and see what comes of it.
+"""The editing studio: choose an image, two prompts and a way to edit, and see what comes of it.
 
 A front end's clicks reach Python only while no cell and no callback runs.  So the studio computes
-in a thread, on a UNet whose attention nobody else taps, and asks before every call of the network
+in a thread, on a UNet whose attention nobody else state, and asks before every call of the network
 whether it was stopped.
 """
 
@@ -34,21 +34,21 @@ from erddci.widgets.session import (
     as_code,
     begin,
     given_from,
-    pictures_for,
+    images_for,
     studio_view,
 )
 
 # The controls that read the two shares of the walk.
 SHARING = ("refine", "replace", "plug-and-play")
 
-# Five pictures in a row where there is room for them.
+# Five images in a row where there is room for them.
 FRAME = "margin:0 6px 6px 0;width:calc(20% - 6px);min-width:104px;max-width:200px"
 
 
 def editing_studio(model: StableDiffusion) -> widgets.VBox:
-    """Edit an example, a photograph or a picture of your own, and see it beside its source.
+    """Edit an example, a photograph or an image of your own, and see it beside its source.
 
-    A picture is inverted once for all edits whose inversion is alike.  A run can be stopped; what
+    An image is inverted once for all edits whose inversion is alike.  A run can be stopped; what
     was shown before it stays.
     """
     return Studio(model)
@@ -72,15 +72,15 @@ class Studio(widgets.VBox):
         self._lock, self._quiet = threading.Lock(), False
         self._latest = self._running = threading.Event()
 
-        self.controls = _controls(pictures_for(model))
-        self.upload = widgets.FileUpload(accept="image/*", description="your own picture")
+        self.controls = _controls(images_for(model))
+        self.upload = widgets.FileUpload(accept="image/*", description="your own image")
         self.again = widgets.Button(description="edit", icon="play")
         self.stop = widgets.Button(description="stop", icon="stop", disabled=True)
         self.bar, self.doing = widgets.FloatProgress(max=1), widgets.Label()
         self.shown, self.words, self.code = widgets.HTML(), widgets.HTML(), widgets.Textarea()
         super().__init__(_arranged(self))
 
-        self.controls["picture"].observe(self._choose, "value")
+        self.controls["image"].observe(self._choose, "value")
         for control in self.controls.values():
             control.observe(self.start, "value")
         self.upload.observe(self._receive, "value")
@@ -103,7 +103,7 @@ class Studio(widgets.VBox):
             return
         self._latest.set()
         self._latest, settings = threading.Event(), self.settings
-        for name in ("cross", "itself"):
+        for name in ("cross_until", "self_until"):
             self.controls[name].disabled = settings.control not in SHARING
         self.controls["threshold"].disabled = not settings.blend
         self.code.value = as_code(self._model, settings)
@@ -154,17 +154,17 @@ class Studio(widgets.VBox):
         self.bar.value = min(1.0, self.bar.value + len(given[0]) / self._rows)
 
     def _choose(self, change: dict) -> None:
-        """Bring the prompts with the picture; the run that follows is one."""
+        """Bring the prompts with the image; the run that follows is one."""
         self._quiet = True
         self.controls["source"].value = change["new"].source
         self.controls["target"].value = change["new"].target
         self._quiet = False
 
     def _receive(self, change: dict) -> None:
-        """Offer an uploaded picture among the others, and choose it."""
+        """Offer an uploaded image among the others, and choose it."""
         if not change["new"]:
             return
-        file, picture = change["new"][-1], self.controls["picture"]
+        file, image = change["new"][-1], self.controls["image"]
         name = Path(file["name"]).name
         try:
             with tempfile.TemporaryDirectory() as folder:
@@ -175,8 +175,8 @@ class Studio(widgets.VBox):
             self._fail(error)
             return
         # With new options the first is chosen, for a moment.
-        picture.options = (*picture.options, (f"yours: {name}", found))
-        picture.value = found
+        image.options = (*image.options, (f"yours: {name}", found))
+        image.value = found
 
 
 def _controls(given: dict[str, Given]) -> dict[str, Any]:
@@ -195,16 +195,16 @@ def _controls(given: dict[str, Given]) -> dict[str, Any]:
         return widgets.Dropdown(options=options, value=value, description=name)
 
     found = {
-        "picture": choice("picture", list(given.items())),
+        "image": choice("image", list(given.items())),
         "source": widgets.Text(default.source, description="source prompt", **late),
         "target": widgets.Text(default.target, description="target prompt", **late),
         "method": choice("method", list(METHODS)),
         "control": choice("control", list(CONTROLS)),
         "steps": slider("steps", "steps N", 5, 100, 5),
         "w": slider("w", "guidance w", 0, 15, 0.5),
-        "dynamic": widgets.Checkbox(default.dynamic, description="dynamic control of guidance"),
-        "cross": slider("cross", "cross-attention", 0, 1, 0.05),
-        "itself": slider("itself", "self-attention", 0, 1, 0.05),
+        "schedule": widgets.Checkbox(default.schedule, description="dynamic control of guidance"),
+        "cross_until": slider("cross_until", "cross-attention", 0, 1, 0.05),
+        "self_until": slider("self_until", "self-attention", 0, 1, 0.05),
         "blend": widgets.Checkbox(default.blend, description="blend by changed words"),
         "threshold": slider("threshold", "threshold", 0.05, 0.95, 0.05),
         "strength": slider("strength", "strength", 0.05, 1, 0.05),
@@ -215,13 +215,13 @@ def _controls(given: dict[str, Given]) -> dict[str, Any]:
 
 
 def _arranged(studio: Studio) -> tuple[widgets.Widget, ...]:
-    """Picture and prompts on top, the rest of the controls beside what they lead to."""
-    picture, source, target, *others = studio.controls.values()
-    picture.layout.flex, studio.upload.layout.width = "1 1 auto", "170px"
+    """Image and prompts on top, the rest of the controls beside what they lead to."""
+    image, source, target, *others = studio.controls.values()
+    image.layout.flex, studio.upload.layout.width = "1 1 auto", "170px"
     studio.again.layout.width = studio.stop.layout.width = "80px"
     studio.bar.layout.width = "160px"
     studio.code.layout = {"width": "auto", "height": "17em"}
-    top = widgets.HBox([picture, studio.upload])
+    top = widgets.HBox([image, studio.upload])
     run = widgets.HBox([studio.again, studio.stop, studio.bar, studio.doing])
     left = widgets.VBox(others, layout={"width": "330px", "margin": "0 8px 0 0"})
     right = widgets.VBox([run, studio.shown, studio.words], layout={"flex": "1 1 420px"})
@@ -236,15 +236,15 @@ def _lines(text: str) -> str:
 
 
 def _as_html(view: View) -> str:
-    """Pictures in one row, attention maps in the next; matplotlib is not safe in threads."""
-    return _row(view.pictures) + _row(view.maps)
+    """Images in one row, attention maps in the next; matplotlib is not safe in threads."""
+    return _row(view.images) + _row(view.maps)
 
 
-def _row(pictures: dict[str, np.ndarray]) -> str:
+def _row(images: dict[str, np.ndarray]) -> str:
     frames = []
-    for title, picture in pictures.items():
+    for title, image in images.items():
         buffer, title = io.BytesIO(), html.escape(title)
-        Image.fromarray(np.round(picture * 255).astype(np.uint8)).save(buffer, "png")
+        Image.fromarray(np.round(image * 255).astype(np.uint8)).save(buffer, "png")
         code = base64.b64encode(buffer.getvalue()).decode()
         frames.append(
             f'<figure style="{FRAME}">'

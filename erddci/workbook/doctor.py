@@ -67,8 +67,8 @@ def _check(name: str, device: str) -> list[str]:
     prompt = example.source if name == "scenes" else ""
     condition = model.condition(prompt)
     path = invert(model, model.encode(example.image), condition, "dual-chain", 5)
-    error = path.drift(reconstruct(model, path)).max().item()
+    error = path.latent_error(reconstruct(model, path)).max().item()
     return [
-        f"{'model':<20} {model.name} on {model.device}, {model.dtype}, {model.size} px",
+        f"{'model':<20} {model.name} on {model.device}, {model.dtype}, {model.resolution} px",
         f"{'check':<20} dual-chain reconstruction in 5 steps: largest latent error {error:.1e}",
     ]

@@ -1,4 +1,4 @@
-"""Running figure scripts: each leaves its picture, the data it was drawn from, and a manifest."""
+"""Running figure scripts: each leaves its image, the data it was drawn from, and a manifest."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run(script: Path, model: StableDiffusion, out: Path | None = None) -> list[P
     """Run a script of `figures/` and save all that it returns; lists the files.
 
     A figure's `draw(model)` returns a figure and the tables it was drawn from, by name.  Its
-    picture goes to PNG and PDF, each table to CSV, and how they were made to a JSON manifest.
+    image goes to PNG and PDF, each table to CSV, and how they were made to a JSON manifest.
     A table's `table(model)` returns one table, which goes to CSV, Markdown and LaTeX.
     """
     spec = importlib.util.spec_from_file_location(script.stem, script)
@@ -125,8 +125,8 @@ def save_table(
 def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
     """Fold columns "x", "x low" and "x high" into one of texts, "x [low, high]"."""
     shown = table.astype(object).map(lambda v: f"{v:.4g}" if isinstance(v, float) else str(v))
-    for column in [name for name in table if f"{name} low" in table]:
-        low, high = shown.pop(f"{column} low"), shown.pop(f"{column} high")
+    for column in [name for name in table if f"{name}_low" in table]:
+        low, high = shown.pop(f"{column}_low"), shown.pop(f"{column}_high")
         wide = (low != shown[column]) | (high != shown[column])
         shown[column] += (" [" + low + ", " + high + "]").where(wide, "")
     return shown

@@ -34,7 +34,7 @@ def execute(
     """Execute a notebook into a copy in `out` and return the seconds it took.
 
     Interactive views are left out (`live` is false) and progress bars are silent.  With `save`,
-    the outputs are also written into the notebook itself, and nothing else of it changes.
+    the outputs are also written into the notebook self_until, and nothing else of it changes.
 
     Raises:
         papermill.PapermillExecutionError: a cell failed; the copy shows which.

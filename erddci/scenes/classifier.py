@@ -1,4 +1,4 @@
-"""The scene reader: a small network that says what a picture shows, to judge prompts and edits."""
+"""The scene classifier: a small network that says what an image shows, to judge prompts and edits."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from erddci.scenes.scene import COLOURS, FLOORS, MATERIALS, SHAPES, SIZES, Scene
 
-WEIGHTS = Path(__file__).parent / "weights" / "reader.safetensors"
+WEIGHTS = Path(__file__).parent / "weights" / "classifier.safetensors"
 
-# What is asked of a picture, and the possible answers.  The things are counted from the left; with
+# What is asked of an image, and the possible answers.  The things are counted from the left; with
 # one thing alone the questions about the right one have no answer.
-THING = {
+OBJECT_QUESTIONS = {
     "size": tuple(SIZES),
     "colour": tuple(COLOURS),
     "material": MATERIALS,
@@ -25,20 +25,24 @@ THING = {
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "count": ("1", "2"),
     "floor": tuple(FLOORS),
-    **{f"{side} {name}": values for side in ("left", "right") for name, values in THING.items()},
+    **{
+        f"{side} {name}": values
+        for side in ("left", "right")
+        for name, values in OBJECT_QUESTIONS.items()
+    },
 }
 
 
-def answers(scene: Scene) -> dict[str, str]:
+def attributes(scene: Scene) -> dict[str, str]:
     """The true answer to every question that has one."""
-    truth = {"count": str(len(scene.things)), "floor": scene.floor}
-    for side, thing in zip(("left", "right"), scene.things, strict=False):
-        truth |= {f"{side} {name}": getattr(thing, name) for name in THING}
+    truth = {"count": str(len(scene.objects)), "floor": scene.floor}
+    for side, thing in zip(("left", "right"), scene.objects, strict=False):
+        truth |= {f"{side} {name}": getattr(thing, name) for name in OBJECT_QUESTIONS}
     return truth
 
 
-class Reader(nn.Module):
-    """A convolutional network with one answer head a question; 128 px pictures."""
+class AttributeClassifier(nn.Module):
+    """A convolutional network with one answer head a question; 128 px images."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
@@ -57,19 +61,19 @@ class Reader(nn.Module):
         self.heads = nn.Linear(256, sum(map(len, QUESTIONS.values())))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Scores of the answers to every question, for pictures [B, 3, 128, 128] in [-1, 1]."""
+        """Scores of the answers to every question, for images [B, 3, 128, 128] in [-1, 1]."""
         scores = self.heads(self.body(x)).split([len(a) for a in QUESTIONS.values()], dim=1)
         return dict(zip(QUESTIONS, scores, strict=True))
 
     @torch.no_grad()
-    def read(self, images: np.ndarray) -> list[dict[str, str]]:
-        """Answer every question that applies, for pictures [B, 128, 128, 3] in [0, 1] or uint8.
+    def classify(self, images: np.ndarray) -> list[dict[str, str]]:
+        """Answer every question that applies, for images [B, 128, 128, 3] in [0, 1] or uint8.
 
         Raises:
-            ValueError: pictures of another shape.
+            ValueError: images of another shape.
         """
         if images.shape[1:] != (128, 128, 3):
-            raise ValueError(f"expected pictures [B, 128, 128, 3], got {images.shape}")
+            raise ValueError(f"expected images [B, 128, 128, 3], got {images.shape}")
         if images.dtype == np.uint8:
             images = images / np.float32(255)
         x = torch.from_numpy(images).float().permute(0, 3, 1, 2) * 2 - 1
@@ -84,9 +88,9 @@ class Reader(nn.Module):
         ]
 
 
-def loss(reader: nn.Module, x: Tensor, targets: dict[str, Tensor]) -> Tensor:
+def loss(classifier: nn.Module, x: Tensor, targets: dict[str, Tensor]) -> Tensor:
     """Cross-entropy over the questions; targets [B] hold −100 where there is no answer."""
-    scores = reader(x)
+    scores = classifier(x)
     return sum(
         (F.cross_entropy(scores[q].float(), targets[q], ignore_index=-100) for q in QUESTIONS),
         torch.zeros(()),
@@ -95,15 +99,15 @@ def loss(reader: nn.Module, x: Tensor, targets: dict[str, Tensor]) -> Tensor:
 
 def targets(scenes: list[Scene]) -> dict[str, Tensor]:
     """The true answers of scenes as class indices [B] a question, −100 where there is none."""
-    truths = [answers(scene) for scene in scenes]
+    truths = [attributes(scene) for scene in scenes]
     return {
         q: torch.tensor([values.index(t[q]) if q in t else -100 for t in truths])
         for q, values in QUESTIONS.items()
     }
 
 
-def load_reader(path: Path = WEIGHTS) -> Reader:
+def load_classifier(path: Path = WEIGHTS) -> AttributeClassifier:
     """Load the trained reader that comes with the package."""
-    reader = Reader()
-    reader.load_state_dict(load_file(path))
-    return reader.eval()
+    classifier = AttributeClassifier()
+    classifier.load_state_dict(load_file(path))
+    return classifier.eval()
