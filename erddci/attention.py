@@ -1,9 +1,10 @@
-"""Attention control: one call of a UNet lets its attention steer another call.
+"""Attention control: what a UNet attended to in one call replaces its attention in another.
 
-`attached` puts a `ControlAttnProcessor` in place of every attention processor of a UNet, and takes it out again.
-What a tap does depends on the mode of its `AttentionState`: in mode "source" it remembers queries, keys and
-values, in modes "target" and "null" it asks the control what to do with them, and otherwise it is
-not there.  `erddci.controls` has the controls.
+`attention_control` puts a `ControlAttnProcessor` in place of every attention processor of a UNet,
+and takes it out again.  What the processors do depends on the mode of the `AttentionState` that
+they share: in mode "source" they record queries, keys and values; in modes "target" and "null"
+they let the control replace attention; in mode "off" they call the original processor.
+`erddci.controls` has the controls.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """Where in a UNet an attention sits.
+    """Where in a UNet an attention layer is.
 
     Args:
         name: diffusers' name of its processor.
-        relative_size: the side of its maps as a share of the latent's side.
+        relative_size: the side of its maps, relative to the latents' side.
     """
 
     name: str
@@ -35,12 +36,12 @@ class AttentionSite:
 
     @property
     def cross(self) -> bool:
-        """Whether it attends to the prompt; else it attends to the image self_until."""
+        """Whether it attends to the prompt; else it is self-attention."""
         return ".attn2." in self.name
 
     @property
     def decoder(self) -> bool:
-        """Whether it is on the way up, where a UNet draws."""
+        """Whether it is in the decoder, the UNet's up blocks."""
         return self.name.startswith("up_blocks")
 
 
@@ -71,10 +72,10 @@ Controlled = tuple[Tensor, Tensor] | None
 
 
 class Control(Protocol):
-    """What may be asked of a control.
+    """What attention control asks of a control.
 
-    `controls_unconditional` says whether it also steers the unconditional rows of guidance, `features_until` until which
-    share of the walk the decoder's features are the source's.
+    `controls_unconditional` says whether it also acts on the unconditional prediction of guidance,
+    `features_until` up to which progress the decoder's features are the source's.
     """
 
     @property
@@ -86,18 +87,22 @@ class Control(Protocol):
     def __call__(
         self, site: AttentionSite, source: Attention, target: Attention, progress: float
     ) -> Controlled:
-        """Probabilities and values to use; `progress` is the share of the walk that is behind us."""
+        """Probabilities and values to use, or None for the target's own.
+
+        Args:
+            progress: of sampling, from 0 at the noise to 1 at the image.
+        """
         ...
 
 
 @dataclass
 class AttentionState:
-    """What the state of a UNet share: mode, memory of the source's call, and maps of the words.
+    """What the processors of a UNet share: mode, records of the source, and maps of the words.
 
     Args:
         control: what to do with the target's attention.
         shape: height and width of the latents.
-        max_relative_size: largest side of the maps that `maps` gathers, as a share of the latent's side.
+        max_relative_size: largest side of the maps that `maps` averages, relative to the latents'.
     """
 
     control: Control
@@ -108,8 +113,8 @@ class AttentionState:
     calls: int = 0
     changed: bool = False
     memory: dict[str, Attention] = field(default_factory=dict)
-    source_features: Tensor | None = None  # features of the source
-    sums: dict[str, list] = field(default_factory=dict)
+    source_features: Tensor | None = None
+    sums: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
 
     @contextmanager
     def set(self, mode: str, progress: float = 0.0) -> Iterator[None]:
@@ -121,35 +126,33 @@ class AttentionState:
             self.mode = "off"
 
     def control_attention(self, name: str, attention: Attention) -> Controlled:
-        """Remember the source's attention, or let the control have the target's."""
+        """Record the source's attention, or let the control replace the target's."""
         site = self._site(name, attention)
         if self.mode == "source":
             self.memory[name] = attention
-            self._gather("source", site, attention.probs) if site.cross else None
+            if site.cross:
+                self._add_maps("source", site, attention.probs)
             return None
         source = self.memory[name].repeat(len(attention.query) // len(self.memory[name].query))
         self.calls += 1
         controlled = self.control(site, source, attention, self.progress)
         if site.cross and self.mode == "target":  # a null prompt has other words
-            self._gather("target", site, controlled[0] if controlled else attention.probs)
-        if controlled and not self.changed:
-            pairs = zip(controlled, (attention.probs, attention.value), strict=True)
-            self.changed = not all(torch.equal(used, own) for used, own in pairs)
+            probs = attention.probs if controlled is None else controlled[0]
+            self._add_maps("target", site, probs)
+        if controlled is not None and not self.changed:
+            own = attention.probs, attention.value
+            self.changed = not all(map(torch.equal, controlled, own))
         return controlled
 
     def inject_features(self, features: Tensor) -> Tensor:
-        """Remember the source's features, or put them in place of the target's."""
+        """Record the source's features, or put them in place of the target's."""
         if self.mode == "source":
             self.source_features = features
-        controlled, source_features = self.mode in ("target", "null"), self.source_features
-        if (
-            not controlled
-            or source_features is None
-            or self.progress >= self.control.features_until
-        ):
+        own = self.mode not in ("target", "null")
+        if own or self.source_features is None or self.progress >= self.control.features_until:
             return features
         self.changed = True
-        return source_features.repeat(len(features) // len(source_features), 1, 1, 1)
+        return self.source_features.repeat(len(features) // len(self.source_features), 1, 1, 1)
 
     def maps(self, whose: str) -> Tensor:
         """Mean cross-attention so far [B, L, H, W] of "source" or "target", one map a token.
@@ -158,7 +161,7 @@ class AttentionState:
             ValueError: no call was made yet.
         """
         if whose not in self.sums:
-            raise ValueError(f"expected a call in mode {whose!r} before its maps are looked at")
+            raise ValueError(f"expected a call in mode {whose!r} before its maps are read")
         total, count = self.sums[whose]
         return total / count
 
@@ -166,19 +169,19 @@ class AttentionState:
         height, width = self.shape
         return AttentionSite(name, (attention.query.shape[2] / (height * width)) ** 0.5)
 
-    def _gather(self, whose: str, site: AttentionSite, probs: Tensor) -> None:
+    def _add_maps(self, whose: str, site: AttentionSite, probs: Tensor) -> None:
         if site.relative_size > self.max_relative_size:
             return
-        side = [round(each * site.relative_size) for each in self.shape]
-        maps = probs.mean(1).mT.reshape(len(probs), -1, *side)
+        height, width = (round(side * site.relative_size) for side in self.shape)
+        maps = probs.mean(1).mT.reshape(len(probs), -1, height, width)
         maps = F.interpolate(maps.float(), self.shape, mode="bilinear")
-        total, count = self.sums.get(whose, (0, 0))
-        self.sums[whose] = [total + maps, count + 1]
+        total, count = self.sums.get(whose, (torch.zeros_like(maps), 0))
+        self.sums[whose] = (total + maps, count + 1)
 
 
 @dataclass
 class ControlAttnProcessor:
-    """An attention processor that lets `AttentionState` have their say."""
+    """Attention processor that records or replaces attention as its state says."""
 
     name: str
     original: object
@@ -195,19 +198,17 @@ class ControlAttnProcessor:
         if self.state.mode == "off":
             return self.original(attn, hidden_states, encoder_hidden_states, *others, **more)  # type: ignore[operator]
         words = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        layers = ((attn.to_q, hidden_states), (attn.to_k, words), (attn.to_v, words))
         query, key, value = (
             layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # type: ignore[misc]
-            for layer, x in layers
+            for layer, x in ((attn.to_q, hidden_states), (attn.to_k, words), (attn.to_v, words))
         )
         attention = Attention(query, key, value, attn.scale)
         controlled = self.state.control_attention(self.name, attention)
-        if controlled:
+        if controlled is None:
+            attended = F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
+        else:
             probs, value = controlled
             attended = probs @ value
-        else:
-            parts = attention.query, attention.key, attention.value
-            attended = F.scaled_dot_product_attention(*parts, scale=attn.scale)
         attended = attended.transpose(1, 2).flatten(2)
         out = attn.to_out[1](attn.to_out[0](attended))  # type: ignore[index]
         return (out + hidden_states * attn.residual_connection) / attn.rescale_output_factor
@@ -224,15 +225,37 @@ def attention_control(
 
     Raises:
         ValueError: a network without cross-attention, or with attention of another kind.
-        RuntimeError: the block ended and the control was never asked.
+        RuntimeError: the block ended and the control was never called.
     """
+    processors = _check_processors(unet)
+    assert unet is not None
+    state = AttentionState(control, shape)
+
+    def inject(_module: nn.Module, _inputs: object, features: Tensor) -> Tensor:
+        return state.inject_features(features)
+
+    # set_attn_processor empties the dict that it is given.
+    unet.set_attn_processor({n: ControlAttnProcessor(n, p, state) for n, p in processors.items()})  # type: ignore[arg-type]
+    hook = _feature_layer(unet).register_forward_hook(inject)
+    try:
+        yield state
+    finally:
+        unet.set_attn_processor(dict(processors))
+        hook.remove()
+    if not state.calls:
+        raise RuntimeError(
+            f"{type(control).__name__} was never called: no attention of this UNet was reached"
+        )
+
+
+def _check_processors(unet: UNet2DConditionModel | None) -> dict:
+    """The attention processors of a UNet, if all are plain ones."""
     processors = getattr(unet, "attn_processors", {})
-    if not any(AttentionSite(name).cross for name in processors):
+    if unet is None or not any(AttentionSite(name).cross for name in processors):
         raise ValueError(
             f"expected a UNet with cross-attention, got {type(unet).__name__} without: "
             "attention control needs one, edit with control=None"
         )
-    assert unet is not None
     for name, processor in processors.items():
         layer = unet.get_submodule(name.removesuffix(".processor"))
         odd = [a for a in ("group_norm", "spatial_norm", "norm_q") if getattr(layer, a, None)]
@@ -241,24 +264,10 @@ def attention_control(
                 f"expected plain attention at {name}, got {type(processor).__name__} "
                 f"{' '.join(odd)}: attention control knows Stable Diffusion 1 and 2"
             )
-    state = AttentionState(control, shape)
-    # set_attn_processor empties the dict it is given.
-    unet.set_attn_processor({n: ControlAttnProcessor(n, p, state) for n, p in processors.items()})  # type: ignore[arg-type]
-    hook = _feature_layer(unet).register_forward_hook(
-        lambda _m, _i, out: state.inject_features(out)
-    )  # type: ignore[arg-type]
-    try:
-        yield state
-    finally:
-        unet.set_attn_processor(dict(processors))
-        hook.remove()
-    if not state.calls:
-        raise RuntimeError(
-            f"{type(control).__name__} was never asked: the state did not attach to this UNet"
-        )
+    return processors
 
 
 def _feature_layer(unet: UNet2DConditionModel) -> nn.Module:
-    """The layer whose features plug-and-play takes, midway in the decoder's first that attends."""
+    """The middle ResNet of the first up block with attention; plug-and-play takes its features."""
     block = next(each for each in unet.up_blocks if hasattr(each, "attentions"))
     return block.resnets[len(block.resnets) // 2]  # type: ignore[union-attr, index, arg-type]

@@ -1,48 +1,62 @@
-"""Editing: walk back under another prompt, with or without an eye on the source.
+"""Editing: sampling under another prompt along an inversion, with or without attention control.
 
-An edit is a method's own way back, walked by source rows and target rows together.  `SourceTargetDenoiser`
-is the denoiser that tells them apart, so no method has to; attention control and blending sit in
-it and around it.  The dual chain, whose way back reads a stored chain, has an edit of its own.
+An edit is a method's own sampling, run for source and target samples in one batch.
+`SourceTargetDenoiser` tells them apart, so no method has to; attention control and blending sit in
+it and around it.  A method may bring an edit of its own, as the dual chain does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import CLIPTokenizer
 
-from erddci.attention import AttentionState, Control, attention_control
-from erddci.controls import AttentionStore, LocalBlend
-from erddci.grid import Grid
-from erddci.guidance import Condition, Denoiser, guide_known
-from erddci.inversion import METHODS, Callback, identity
+from erddci.attention import AttentionState, Control
+from erddci.controls import AttentionStore, LocalBlend, make_control
+from erddci.guidance import (
+    DEFAULT_SCHEDULE,
+    Condition,
+    Denoiser,
+    GuidanceSchedule,
+    Model,
+    guide_known,
+)
+from erddci.inversion import METHODS, invert, reconstruct
+from erddci.methods import Callback, identity
+from erddci.registry import lookup, unknown
 from erddci.trajectory import Trajectory
 
+# Where the network is evaluated for a target of the dual chain; see `dual_chain_edit`.
 EVALUATION_POINTS = ("shifted", "target")
 
-# What a method keeps for the source alone: a target row has nothing to be put back on.
-OF_SOURCE = ("offset",)
+# Not an inversion: fresh noise, sampled from part of the way up.  The baseline of every edit.
+SDEDIT = "sdedit"
 
 
 @dataclass(frozen=True)
 class Edit:
-    """What an edit leaves.
+    """Result of an edit.
 
     Args:
-        source: the source's way back, which should end at the image; if nothing watched it, and
-            the method is not the dual chain, the path self_until.
-        target: the way of the targets [n + 1, K·B, C, H, W]: B samples under the first prompt,
+        path: the inversion that was sampled along.
+        target: the targets' trajectory [n + 1, K·B, C, H, W]: B samples under the first prompt,
             then under the next.
-        rows: network rows for each target.
-        state: what attention control saw, if there was any.
+        nfe: function evaluations per target.
+        source: the source's reconstruction, where the edit sampled it too.
+        attention: what attention control recorded, if there was any.
     """
 
-    source: Trajectory
+    path: Trajectory
     target: Trajectory
     nfe: float
+    source: Trajectory | None = None
     attention: AttentionState | None = None
 
     @property
@@ -51,239 +65,111 @@ class Edit:
         return self.target.x0
 
 
-def dual_chain_edit(
-    model: Denoiser,
-    path: Trajectory,
-    condition: Condition,
-    callback: Callback = identity,
-    *,
-    evaluate_at: str = "shifted",
-    trace_source: bool = False,
-) -> tuple[Trajectory, Trajectory]:
-    """Edit along the dual chain: the source retraces it, the target leaves it by the edit alone.
+@runtime_checkable
+class Controllable(Protocol):
+    """A model whose attention can be controlled."""
 
-    Both start at x_N.  The source moves along the kept noise, the target along what the network
-    says of it.  Under the "shifted" reading it is asked at z_i + (y − x), as far from the original
-    chain as the target is from the source: under the source's own prompt and guidance that is z_i
-    self_until, and the image comes back exactly.  Under the "target" reading it is asked at y.
-
-    Args:
-        watch: whether the network is asked at z_i too, in rows before the target's, for attention
-            control to look at.
-
-    Source: our formulation; the paper's editing algorithm was not available to us.
-    """
-    grid, x = path.grid, path.xT
-    y = x.repeat(len(condition.text) // len(x) - trace_source, 1, 1, 1)
-    xs, ys = [x], [y]
-    for i in grid.sampling_nodes():
-        z = path.kept["z"][i]
-        at = y if evaluate_at == "target" else (z - x).repeat(len(y) // len(x), 1, 1, 1) + y
-        eps = model(torch.cat([z, at]) if trace_source else at, grid.t[i], condition)[-len(y) :]
-        x = grid.step(x, path.kept["eps"][i - 1], i, i - 1)
-        y = callback(grid.step(y, eps, i, i - 1), i - 1)
-        xs, ys = [*xs, x], [*ys, y]
-    return replace(path, xs=torch.stack(xs[::-1])), replace(path, xs=torch.stack(ys[::-1]))
+    def attention_control(
+        self, control: Control, shape: tuple[int, int]
+    ) -> AbstractContextManager[AttentionState]:
+        """Control the attention of latents of some height and width while a block runs."""
+        ...
 
 
 class SourceTargetDenoiser:
-    """A denoiser of source and target rows: the first `sources` rows are the source.
+    """A denoiser of source and target samples: the first `sources` of a batch are the source.
 
-    Source rows are asked under the path's guidance and remembered by the state; target rows are
-    asked under the target's, conditional and unconditional rows in calls of their own, so that a
-    control never has to guess which is which.
+    The source is predicted under the guidance of the inversion, and its attention recorded.  The
+    targets are predicted under their own guidance, conditional and unconditional in calls of their
+    own, so that a control never has to guess which is which.
     """
 
     def __init__(self, model: Denoiser, path: Trajectory, state: AttentionState) -> None:
-        self.model, self.path, self.attention = model, path, state
-        self.sources, self.name = path.xs.shape[1], model.name
-
-    @property
-    def nfe(self) -> int:
-        """Network rows so far."""
-        return self.model.nfe
-
-    def grid(self, steps: int) -> Grid:
-        """The noise levels of a walk of `steps` steps."""
-        return self.model.grid(steps)
+        self.model, self.path, self.state = model, path, state
+        self.sources = path.xs.shape[1]
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """Predict the guided noise in source rows and target rows."""
-        s, done = self.sources, 1 - float(t / self.path.grid.t[-1])
-        source = condition.samples(0, s, len(x))
-        # The noise of a dual chain's source is known; only its attention is asked for.
-        known, own = self.path.method == "dual-chain", self.path.condition
-        source = (
-            source.with_guidance(1)
-            if known
-            else source.with_guidance(own.guidance_scale, own.schedule)
-        )
-        target = condition.samples(s, len(x), len(x))
-        first = self._ask(x[:s], t, source, ("source", "off"), 0.0)
-        modes = ("target", "null" if self.attention.control.controls_unconditional else "off")
-        return torch.cat([first, self._ask(x[s:], t, target, modes, done)])
+        """Predict the guided noise of source and target samples."""
+        sources, samples = self.sources, len(x)
+        inverted = self.path.inversion_condition
+        source = condition.samples(0, sources, samples)
+        source = source.with_guidance(inverted.guidance_scale, inverted.schedule)
+        if METHODS[self.path.method].edit is not None:
+            # The noise of the source is stored; only its attention is needed.
+            source = source.with_guidance(1)
+        target = condition.samples(sources, samples, samples)
+        null = "null" if self.state.control.controls_unconditional else "off"
+        eps_source = self._predict(x[:sources], t, source, ("source", "off"))
+        eps_target = self._predict(x[sources:], t, target, ("target", null))
+        return torch.cat([eps_source, eps_target])
 
-    def _ask(
-        self, x: Tensor, t: Tensor, condition: Condition, modes: tuple[str, str], done: float
+    def _predict(
+        self, x: Tensor, t: Tensor, condition: Condition, modes: tuple[str, str]
     ) -> Tensor:
-        with self.attention.set(modes[0], done):
+        progress = _progress(self.path, t)
+        with self.state.set(modes[0], progress):
             conditional = self.model(x, t, condition.with_guidance(1))
-        with self.attention.set(modes[1], done):
+        with self.state.set(modes[1], progress):
             return guide_known(self.model, x, t, condition, conditional)
 
 
 @torch.no_grad()
 def edit(
-    model: Denoiser,
+    model: Model,
     path: Trajectory,
     target: Condition,
     control: Control | None = None,
     *,
     blend: LocalBlend | np.ndarray | None = None,
-    strength: float = 1.0,
     evaluate_at: str = "shifted",
 ) -> Edit:
-    """Walk back from noise along a path of `invert`, under another prompt.
+    """Sample from noise along a trajectory of `invert`, under another prompt.
 
     Args:
         model: a denoiser; attention control needs one with a UNet.
-        path: B inverted samples.
+        path: B inverted samples; `path.with_strength(0.6)` samples 60 % of the steps anew.
         target: one prompt, or K for each sample, all samples for the first of them, then for the
-            next; its guidance scale and dynamic control are those of the targets.
+            next; its guidance scale and schedule are those of the targets.
         control: how the target's attention follows the source's; None leaves it alone.
-        blend: where targets may differ from the source: a `LocalBlend` learns it from the attention of
+        blend: where targets may differ from the source: a `LocalBlend` learns it from attention to
             words, a mask [height, width] of the image or of its latents says it.
-        strength: which share of the walk is walked again, in (0, 1].
-        reading: of the dual chain, where the network is asked: "shifted" or "target".
+        evaluate_at: of the dual chain, where the network is evaluated: "shifted" or "target".
 
     Raises:
-        ValueError: another model's path, prompts that do not fit the samples, a mask of another
-            size, a strength out of range, an unknown reading, or a control that changed nothing
-            though the prompts differ.
+        ValueError: another model's trajectory, prompts that do not fit the samples, a mask of
+            another size, an unknown `evaluate_at`, or a control that changed nothing though the
+            prompts differ.
     """
-    _check(model, path, target, strength, evaluate_at)
-    path = path.truncate(max(1, round(strength * path.grid.num_steps)))
+    _check(model, path, target, evaluate_at)
     sources = path.xs.shape[1]
-    count, before = max(1, len(target.text) // sources), model.nfe
-    target = target.samples(0, count * sources, count * sources)
+    targets = max(1, len(target.text) // sources)
+    target = target.samples(0, targets * sources, targets * sources)
+    before = model.nfe
     if control is None and not isinstance(blend, LocalBlend):
-        callback = _callback(path, target, count, _mask(blend, path))
-        walk, state = _walk(model, path, target, callback, count, False, evaluate_at), None
+        callback = _callback(path, target, _mask(blend, path))
+        source, edited = _sample(model, path, target, callback, evaluate_at)
+        state = None
     else:
-        own = path.repeat(1).condition
-        texts, nulls = ((own.text, target.text), (own.null, target.null))
-        both = replace(target, text=torch.cat(texts), null=torch.cat(nulls))
-        unet = getattr(model, "unet", None)
-        with attention_control(
-            unet, control or AttentionStore(), tuple(path.xs.shape[-2:])
-        ) as state:  # type: ignore[arg-type]
+        with _attention_control(model, path, control or AttentionStore()) as state:
             mask = blend if isinstance(blend, LocalBlend) else _mask(blend, path)
-            callback = _callback(path, target, count, mask, state)
+            callback = _callback(path, target, mask, state)
             pair = SourceTargetDenoiser(model, path, state)
-            walk = _walk(pair, path, both, callback, count, True, evaluate_at)
-        _check_change(state, own, target)
-    return Edit(*walk, nfe=(model.nfe - before) / (count * sources), attention=state)
+            source, edited = _sample(pair, path, _joined(path, target), callback, evaluate_at)
+        _check_change(state, path.condition, target)
+    nfe = (model.nfe - before) / (targets * sources)
+    return Edit(path, edited, nfe, source, state)
 
 
-def _walk(
-    model: Denoiser,
-    path: Trajectory,
-    condition: Condition,
-    callback: Callback,
-    count: int,
-    trace_source: bool,
-    evaluate_at: str,
-) -> tuple[Trajectory, Trajectory]:
-    """Walk `count` targets a sample back, after rows of the source if it is to be watched."""
-    if path.method == "dual-chain":
-        return dual_chain_edit(
-            model, path, condition, callback, evaluate_at=evaluate_at, trace_source=trace_source
-        )
-    sources, both = path.xs.shape[1], path.repeat(count + trace_source)
-    for name in OF_SOURCE:
-        if name in both.kept:
-            both.kept[name][:, sources * trace_source :] = 0
-    walk = METHODS[path.method].sample(model, both, condition, callback)
-    if not trace_source:
-        return path, walk
-    return replace(walk, xs=walk.xs[:, :sources]), replace(walk, xs=walk.xs[:, sources:])
-
-
-def _callback(
-    path: Trajectory,
-    target: Condition,
-    count: int,
-    mask: Tensor | LocalBlend | None,
-    state: AttentionState | None = None,
-) -> Callback:
-    """Put targets back on the stored chain: by the share of the anchor, and outside of a mask."""
-    share = target.schedule.anchor if target.schedule else 0.0
-    if share == 0 and mask is None:
-        return identity
-
-    def callback(x: Tensor, i: int) -> Tensor:
-        stored = path.xs[i].repeat(count, 1, 1, 1)
-        first, rest = x[: len(x) - len(stored)], x[len(x) - len(stored) :]
-        free: Tensor | float = 1 - share
-        if isinstance(mask, LocalBlend):
-            assert state is not None
-            done = 1 - float(path.grid.t[i] / path.grid.t[-1])
-            free = free * (mask.mask(state).to(x) if done >= mask.start else 1)
-        elif mask is not None:
-            free = free * mask.to(x)
-        return torch.cat([first, stored + free * (rest - stored)])
-
-    return callback
-
-
-def _mask(mask: np.ndarray | None, path: Trajectory) -> Tensor | None:
-    """A mask of the image or of its latents as shares of each latent pixel [1, 1, H, W]."""
-    if mask is None:
-        return None
-    height, width = path.xs.shape[-2:]
-    ratio = mask.shape[0] // height if mask.ndim == 2 else 0
-    if ratio < 1 or mask.shape != (ratio * height, ratio * width):
-        raise ValueError(
-            f"expected a mask of the image or of its latents, [{height}, {width}] or a "
-            f"multiple, got {list(mask.shape)}: resize it first"
-        )
-    return F.avg_pool2d(torch.from_numpy(mask)[None, None].double(), ratio)
-
-
-def _check(
-    model: Denoiser, path: Trajectory, target: Condition, strength: float, evaluate_at: str
-) -> None:
-    if path.model != model.name:
-        raise ValueError(
-            f"expected a path of {model.name}, got one of {path.model or 'no model'}: "
-            "invert the image with the model that is to edit it"
-        )
-    prompts, samples = len(target.text), path.xs.shape[1]
-    if prompts > 1 and prompts % samples:
-        raise ValueError(
-            f"expected one target prompt, or as many for each of {samples} samples, got {prompts}"
-        )
-    if not 0 < strength <= 1:
-        raise ValueError(f"expected strength in (0, 1], got {strength}")
-    if evaluate_at not in EVALUATION_POINTS:
-        raise ValueError(
-            f"expected evaluate_at to be one of {', '.join(EVALUATION_POINTS)}, got {evaluate_at!r}"
-        )
-
-
-def _check_change(state: AttentionState, source: Condition, target: Condition) -> None:
-    times = len(target.text) // len(source.text)
-    differ = not torch.equal(source.text.repeat(times, 1, 1), target.text)
-    if differ and not state.changed and not isinstance(state.control, AttentionStore):
-        raise ValueError(
-            f"{type(state.control).__name__} changed no attention: widen the share of the walk in "
-            "which it acts, or edit with control=None"
-        )
+def reconstruct_source(model: Model, edited: Edit) -> Trajectory:
+    """The source's reconstruction beside an edit, sampled now if the edit could do without it."""
+    if edited.source is not None:
+        return edited.source
+    return reconstruct(model, edited.path, edited.path.inversion_condition)
 
 
 @torch.no_grad()
 def sdedit_trajectory(
-    model: Denoiser,
+    model: Model,
     x: Tensor,
     condition: Condition,
     steps: int = 50,
@@ -300,7 +186,237 @@ def sdedit_trajectory(
 
     Source: SDEdit (Meng et al. 2021, 2108.01073).
     """
-    generator, grid = generator or torch.Generator().manual_seed(0), model.grid(steps)
+    generator = generator or torch.Generator().manual_seed(0)
+    grid = model.grid(steps)
     noise = torch.randn(1, *x.shape[1:], generator=generator, dtype=torch.float64).to(x)
     xs = [x, *(grid.add_noise(x, noise, i) for i in range(1, steps + 1))]
-    return Trajectory(grid, torch.stack(xs), condition, method="ddim", model=model.name)
+    path = Trajectory(grid, torch.stack(xs), condition, method="ddim", model=model.name)
+    return replace(path, guided=False)
+
+
+class LatentDiffusion(Model, Controllable, Protocol):
+    """What an edit described by words needs of a model."""
+
+    tokenizer: CLIPTokenizer
+
+    def condition(self, prompt: list[str]) -> Condition:
+        """Encode prompts."""
+        ...
+
+
+@dataclass(frozen=True)
+class EditConfig:
+    """Everything that describes how an edit is done.
+
+    Args:
+        method: one of `METHODS`, or "sdedit" for no inversion.
+        control: one of `erddci.controls.CONTROLS`.
+        guidance_scale, schedule: of the targets.
+        steps: N, the number of DDIM steps.
+        cross_until, self_until: progress up to which cross- and self-attention are the source's.
+        blend: whether only what the changed words attend to may differ from the source.
+        threshold: share of a map's maximum above which a word attends there, for `blend`.
+        strength: share of the trajectory that is sampled anew, in (0, 1].
+        evaluate_at: of the dual chain, where the network is evaluated for a target.
+        timestep: of methods that have it, the timestep of the network in an inversion step.
+    """
+
+    method: str = "dual-chain"
+    control: str = "none"
+    guidance_scale: float = 7.5
+    schedule: GuidanceSchedule | None = DEFAULT_SCHEDULE
+    steps: int = 50
+    cross_until: float = 0.4
+    self_until: float = 0.2
+    blend: bool = False
+    threshold: float = 0.3
+    strength: float = 1.0
+    evaluate_at: Literal["shifted", "target"] = "shifted"
+    timestep: Literal["next", "current"] = "next"
+
+    @property
+    def inverts_guided(self) -> bool:
+        """Whether the inversion is under the guidance of the targets too."""
+        if self.method == SDEDIT or self.guidance_scale == 1:
+            return False
+        method = lookup(METHODS, self.method, "method")
+        return method.is_guided(self._guide(_ANY))
+
+    @property
+    def inversion(self) -> EditConfig:
+        """What the inversion depends on, with all else at its default: a key for caches."""
+        guided = self.inverts_guided
+        return EditConfig(
+            method=self.method,
+            guidance_scale=self.guidance_scale if guided else 1.0,
+            schedule=self.schedule if guided else None,
+            steps=self.steps,
+            timestep=self.timestep,
+        )
+
+    def invert(self, model: LatentDiffusion, x: Tensor, sources: Sequence[str]) -> Trajectory:
+        """Invert latents [B, C, H, W] under their source prompts, for `edit`."""
+        condition = self._guide(model.condition(list(sources)))
+        if self.method == SDEDIT:
+            return sdedit_trajectory(model, x, condition, self.steps)
+        options: dict[str, Any] = {}
+        if self.timestep != "next":  # some methods have no such option
+            options["timestep"] = self.timestep
+        return invert(model, x, condition, self.method, self.steps, **options)
+
+    def edit(
+        self,
+        model: LatentDiffusion,
+        path: Trajectory,
+        sources: Sequence[str],
+        targets: Sequence[str],
+    ) -> Edit:
+        """Edit along a trajectory of `invert` towards the target prompts, one for each source."""
+        control = make_control(
+            self.control, model.tokenizer, sources, targets, self.cross_until, self.self_until
+        )
+        blend = None
+        if self.blend:
+            blend = LocalBlend.from_prompts(model.tokenizer, sources, targets, self.threshold)
+        target = self._guide(model.condition(list(targets)))
+        path = path.with_strength(self.strength)
+        return edit(model, path, target, control, blend=blend, evaluate_at=self.evaluate_at)
+
+    def max_nfe(self) -> tuple[float, float]:
+        """Function evaluations of inversion and edit for one target, at most."""
+        guided = 1 + int(self.guidance_scale != 1)
+        if self.method == SDEDIT:
+            return 0.0, guided * self.steps * self.strength
+        method = METHODS[self.method]
+        traced = self.control != "none" or self.blend
+        inversion, source = method.nfe(self.steps, 1 + int(self.inverts_guided))
+        target = method.nfe(self.steps, guided)[1]
+        if method.edit is not None:
+            inversion += self.steps * int(self.inverts_guided)
+            source = self.steps
+            target = guided * self.steps
+        return inversion, (target + (source if traced else 0)) * self.strength
+
+    def _guide(self, condition: Condition) -> Condition:
+        return condition.with_guidance(self.guidance_scale, self.schedule)
+
+
+_ANY = Condition(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
+
+
+def _sample(
+    model: Denoiser, path: Trajectory, condition: Condition, callback: Callback, evaluate_at: str
+) -> tuple[Trajectory | None, Trajectory]:
+    """Sample targets, after the source if the model is to see both; source and targets."""
+    method, sources = METHODS[path.method], path.xs.shape[1]
+    traced = isinstance(model, SourceTargetDenoiser)
+    if method.edit is not None:
+        options = {"evaluate_at": evaluate_at, "trace_source": traced}
+        return method.edit(model, path, condition, callback, **options)
+    both = path.repeat(len(condition.text) // sources)
+    both = _without_source_only(both, method.source_only, sources if traced else 0)
+    sampled = method.sample(model, both, condition, callback)
+    if not traced:
+        return None, sampled
+    target = replace(sampled, xs=sampled.xs[:, sources:])
+    return replace(sampled, xs=sampled.xs[:, :sources]), target
+
+
+def _without_source_only(path: Trajectory, names: Sequence[str], sources: int) -> Trajectory:
+    """Zeros in place of what is stored for the source alone, for all samples but the first."""
+    per_step = dict(path.per_step)
+    for name in names:
+        stored = per_step[name].clone()
+        stored[:, sources:] = 0
+        per_step[name] = stored
+    return replace(path, per_step=per_step)
+
+
+def _joined(path: Trajectory, target: Condition) -> Condition:
+    """The condition of the source's samples and the targets', under the targets' guidance."""
+    source = path.repeat(1).condition
+    text = torch.cat([source.text, target.text])
+    return replace(target, text=text, null=torch.cat([source.null, target.null]))
+
+
+def _attention_control(
+    model: Model, path: Trajectory, control: Control
+) -> AbstractContextManager[AttentionState]:
+    if not isinstance(model, Controllable):
+        raise ValueError(
+            f"expected a model with attention, got {model.name}: attention control and blending "
+            "by words need one, edit with control=None and a mask"
+        )
+    height, width = path.xs.shape[-2:]
+    return model.attention_control(control, (height, width))
+
+
+def _callback(
+    path: Trajectory,
+    target: Condition,
+    mask: Tensor | LocalBlend | None,
+    state: AttentionState | None = None,
+) -> Callback:
+    """Pull targets towards the inversion by the schedule's anchor, and fully outside a mask."""
+    anchor = target.schedule.anchor if target.schedule else 0.0
+    if anchor == 0 and mask is None:
+        return identity
+    targets = len(target.text) // path.xs.shape[1]
+
+    def callback(x: Tensor, i: int) -> Tensor:
+        stored = path.xs[i].repeat(targets, 1, 1, 1)
+        source, edited = x[: len(x) - len(stored)], x[len(x) - len(stored) :]
+        free: Tensor | float = 1 - anchor
+        if isinstance(mask, LocalBlend):
+            assert state is not None
+            if _progress(path, path.grid.t[i]) >= mask.start:
+                free = free * mask.mask(state).to(x)
+        elif mask is not None:
+            free = free * mask.to(x)
+        return torch.cat([source, stored + free * (edited - stored)])
+
+    return callback
+
+
+def _progress(path: Trajectory, t: Tensor) -> float:
+    """Progress of sampling at a timestep, from 0 at the noise to 1 at the image."""
+    return 1 - float(t / path.grid.t[-1])
+
+
+def _mask(mask: np.ndarray | None, path: Trajectory) -> Tensor | None:
+    """A mask of the image or of its latents as shares of each latent pixel [1, 1, H, W]."""
+    if mask is None:
+        return None
+    height, width = path.xs.shape[-2:]
+    ratio = mask.shape[0] // height if mask.ndim == 2 else 0
+    if ratio < 1 or mask.shape != (ratio * height, ratio * width):
+        raise ValueError(
+            f"expected a mask of the image or of its latents, [{height}, {width}] or a "
+            f"multiple, got {list(mask.shape)}: resize it first"
+        )
+    return F.avg_pool2d(torch.from_numpy(mask)[None, None].double(), ratio)
+
+
+def _check(model: Model, path: Trajectory, target: Condition, evaluate_at: str) -> None:
+    if path.model != model.name:
+        raise ValueError(
+            f"expected a trajectory of {model.name}, got one of {path.model or 'no model'}: "
+            "invert the image with the model that is to edit it"
+        )
+    prompts, samples = len(target.text), path.xs.shape[1]
+    if prompts > 1 and prompts % samples:
+        raise ValueError(
+            f"expected one target prompt, or as many for each of {samples} samples, got {prompts}"
+        )
+    if evaluate_at not in EVALUATION_POINTS:
+        raise unknown(evaluate_at, EVALUATION_POINTS, "evaluate_at")
+
+
+def _check_change(state: AttentionState, source: Condition, target: Condition) -> None:
+    times = len(target.text) // len(source.text)
+    differ = not torch.equal(source.text.repeat(times, 1, 1), target.text)
+    if differ and not state.changed and not isinstance(state.control, AttentionStore):
+        raise ValueError(
+            f"{type(state.control).__name__} changed no attention: raise the progress up to which "
+            "it acts, or edit with control=None"
+        )

@@ -1,12 +1,12 @@
-"""The noise levels that every method walks on, and the one formula that moves between them.
+"""The noise levels of a trajectory, and the one formula that steps between them.
 
 Notation, used throughout the package:
 
 ======  ==========================================================  ============
 symbol  meaning                                                     shape
 ======  ==========================================================  ============
-x       latent                                                      [B, C, H, W]
-i       index on the grid: 0 is the image, N is noise               0…N
+x       latents; x_0 of the image, x_T noise                        [B, C, H, W]
+i       node, an index on the grid: 0 is the image, N is noise      0…N
 t       the network's timestep at a node                            []
 a, b    cumulative alpha (``alphas_cumprod``, ᾱ) where a step       []
         starts and ends
@@ -14,6 +14,12 @@ a, b    cumulative alpha (``alphas_cumprod``, ᾱ) where a step       []
 w       guidance scale; w = 1 is the plain conditional prediction   []
 σ       √((1 − ᾱ)/ᾱ), the noise level of y = x/√ᾱ                   []
 ======  ==========================================================  ============
+
+*Inversion* goes from the image to noise, *sampling* back; a *reconstruction* is sampling under the
+prompt of the inversion.  *NFE* counts function evaluations, one for each sample in a call of the
+network.  The *VAE round trip* of an image is encode, then decode; its error against the input
+image is the *VAE floor*, below which no method can get.  The *latent error* at a node is the
+largest absolute difference of two trajectories there.
 
 Only this module does arithmetic with timesteps.
 """
@@ -31,11 +37,11 @@ from tqdm.auto import tqdm
 
 
 def ddim_step(x: Tensor, eps: Tensor, a: Tensor, b: Tensor, s: float | Tensor = 0.0) -> Tensor:
-    """Move a latent from noise level `a` to noise level `b` along the noise `eps`.
+    """Step latents from noise level `a` to noise level `b` along the noise `eps`.
 
     One formula serves both directions: it removes noise where b > a and adds noise where b < a.
-    In y = x/√ᾱ it reads y ← y + (σ_b − σ_a)·ε.  A step down that will be followed by fresh noise
-    of standard deviation `s` leaves room for it; this is then the step's mean.
+    In y = x/√ᾱ it reads y ← y + (σ_b − σ_a)·ε.  A sampling step that will be followed by fresh
+    noise of standard deviation `s` leaves room for it; this is then the step's mean.
 
     Args:
         x, eps: latents [B, C, H, W].
@@ -52,7 +58,7 @@ def to_epsilon(output: Tensor, x: Tensor, a: Tensor, prediction_type: str) -> Te
 
     Args:
         output, x: [B, C, H, W].
-        a: cumulative alpha of the timestep that the network was told, scalar or [B, 1, 1, 1].
+        a: cumulative alpha of the timestep that the network was given, scalar or [B, 1, 1, 1].
         prediction_type: "epsilon", "v_prediction" or "sample", as schedulers name it.
 
     Raises:
@@ -132,7 +138,7 @@ class Grid:
     def step(
         self, x: Tensor, eps: Tensor, start: int, end: int, s: float | Tensor = 0.0
     ) -> Tensor:
-        """Move a latent from node `start` to node `end` along `eps`; see `ddim_step`."""
+        """Step latents from node `start` to node `end` along `eps`; see `ddim_step`."""
         return ddim_step(x, eps, self.alphas[start], self.alphas[end], s)
 
     def ddpm_std(self, i: int) -> Tensor:
@@ -169,7 +175,7 @@ def stable_diffusion_scheduler() -> DDIMScheduler:
 
 
 def _bar(nodes: range, label: str) -> Iterable[int]:
-    # Quick walks show no bar, nor do walks in a thread, which would draw it under some other cell;
+    # No bar for what is quick, nor in a thread, which would draw it under another cell;
     # TQDM_DISABLE=1 silences all of them.
     if threading.current_thread() is not threading.main_thread():
         return nodes

@@ -15,19 +15,22 @@ from erddci.grid import Grid
 
 @dataclass(frozen=True)
 class GuidanceSchedule:
-    """Dynamic control of guidance over a walk, in three forms that combine.
+    """How guidance changes over a trajectory: dynamic control, in three forms that combine.
 
     This is our own formulation: the paper names a dynamic control strategy for high guidance, but
     its formula was not available to us.
 
     Args:
         interval: D1, the timesteps (lowest, highest) between which guidance acts; outside, w = 1.
-        power: D1, the power of t/T that guidance is scaled by: 0 for none, larger ends it sooner
-            on the way to the image.
-        guide_inversion: D2, whether the auxiliary chain climbs under the guidance of the way back.
-        anchor: D3, the share in [0, 1] of the distance to the stored chain that every step of the
-            way back is pulled by.
+        power: D1, guidance is scaled by (t/T) to this power: 0 for not at all; the larger, the
+            earlier in sampling guidance ends.
+        guide_inversion: D2, whether inversion is guided by this schedule too; without it a dual
+            chain is inverted at w = 1.
+        anchor: D3, the share in [0, 1] of the distance to the inverted trajectory by which every
+            sampling step is pulled towards it.
         clip: D3, the most that guidance may add to the noise, in units of the RMS of ε_c.
+
+    Source: the interval is that of Kynkäänniemi et al. 2024 (2404.07724), in timesteps.
     """
 
     interval: tuple[float, float] = (0.0, 1000.0)
@@ -50,21 +53,21 @@ class GuidanceSchedule:
         return (t / 1000) ** self.power * ((t >= low) & (t <= high))
 
 
-# Fading, mirrored guidance: among the best for edits of the forms measured, and exact at any w.
-# Below t = 600 what fading leaves of it changes edits too little to pay for a second network row.
+# Among the best for edits of the schedules measured, and exact at any w.  Below t = 600 what the
+# power leaves of guidance changes edits too little to pay for a second function evaluation.
 DEFAULT_SCHEDULE = GuidanceSchedule(interval=(600.0, 1000.0), power=4.0, guide_inversion=True)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What the network is told: a prompt, what guidance pushes away from, and how hard.
+    """What the network is conditioned on: a prompt, what guidance pushes away from, and how hard.
 
     Args:
         text: encoded prompt [1 or B, L, D].
         null: encoded negative prompt, usually of the empty prompt [1 or B, L, D].
         guidance_scale: w in ε_u + w(ε_c − ε_u); 1 is plain conditional, 0 unconditional.
         prompt: the words, for labels.
-        schedule: how w changes over a walk; by default it does not.
+        schedule: how w changes over a trajectory; by default it does not.
     """
 
     text: Tensor
@@ -79,15 +82,11 @@ class Condition:
         """The same prompt under another guidance scale, constant unless `schedule` is given."""
         return replace(self, guidance_scale=guidance_scale, schedule=schedule)
 
-    @property
-    def climb(self) -> Condition:
-        """What the dual chain is to be inverted under: w = 1, unless guidance is mirrored."""
-        return self if self.schedule and self.schedule.guide_inversion else self.with_guidance(1)
-
     def samples(self, start: int, stop: int, of: int) -> Condition:
-        """The part for some samples of a batch `of` so many."""
-        text, null = _expand_prompts(self.text, of), _expand_prompts(self.null, of)
-        return replace(self, text=text[start:stop], null=null[start:stop])
+        """The part for samples `start` to `stop` of a batch `of` so many."""
+        text = _expand_prompts(self.text, of)[start:stop]
+        null = _expand_prompts(self.null, of)[start:stop]
+        return replace(self, text=text, null=null)
 
     def scale(self, t: Tensor) -> Tensor:
         """The guidance scale w at timesteps t, float64 on the CPU."""
@@ -106,24 +105,31 @@ class Condition:
         return conditional + push * most.nan_to_num(1.0, 1.0).clamp(max=1)
 
     def equivalent(self, other: Condition) -> bool:
-        """Whether the network gives the same noise under both."""
+        """Whether the network predicts the same noise under both."""
         if self.guidance_scale != other.guidance_scale:
             return False
-        # Where dynamic control lifts w = 0 to 1 the prompt is asked after all.
-        ends = [(self.text, other.text)] * (self.guidance_scale != 0 or self.schedule is not None)
-        ends += [(self.null, other.null)] * (self.guidance_scale != 1)
-        alike = self.guidance_scale == 1 or self.schedule == other.schedule
-        return alike and all(torch.equal(mine, theirs) for mine, theirs in ends)
+        if self.guidance_scale == 1:
+            return torch.equal(self.text, other.text)
+        if self.schedule != other.schedule or not torch.equal(self.null, other.null):
+            return False
+        # A schedule may raise w = 0 to 1, and then the prompt matters.
+        prompt_matters = self.guidance_scale != 0 or self.schedule is not None
+        return not prompt_matters or torch.equal(self.text, other.text)
 
 
-class Denoiser(Protocol):
-    """What a method may know of a model."""
+# All that a method may know of a model: guided noise ε in x [B, C, H, W] at timestep t ([] or [B])
+# under a condition.
+Denoiser = Callable[[Tensor, Tensor, Condition], Tensor]
 
-    name: str  # tells two models apart
+
+class Model(Protocol):
+    """A denoiser, its noise levels, and what tells it from others."""
+
+    name: str
 
     @property
     def nfe(self) -> int:
-        """Network rows evaluated so far."""
+        """Function evaluations so far: one for each sample in a call of the network."""
         ...
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
@@ -131,7 +137,7 @@ class Denoiser(Protocol):
         ...
 
     def grid(self, steps: int) -> Grid:
-        """The noise levels of a walk of `steps` steps."""
+        """The noise levels of `steps` steps."""
         ...
 
 
@@ -139,7 +145,7 @@ Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def guided_noise(predict: Predict, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-    """Guided noise ε_u + w(ε_c − ε_u) at one network row per sample if all w are 0 or 1, else two.
+    """Guided noise ε_u + w(ε_c − ε_u): an evaluation a sample if all w are 0 or 1, else two.
 
     Args:
         predict: the network, (x [B, C, H, W], t [B], text [B, L, D]) to noise [B, C, H, W].
@@ -149,10 +155,11 @@ def guided_noise(predict: Predict, x: Tensor, t: Tensor, condition: Condition) -
     Source: classifier-free guidance (Ho & Salimans 2022, 2207.12598), in the convention of
     diffusers, where w = 1 is unguided.
     """
-    rows = len(x)
-    t = t.expand(rows)
+    samples = len(x)
+    t = t.expand(samples)
     w = condition.scale(t)
-    text, null = _expand_prompts(condition.text, rows), _expand_prompts(condition.null, rows)
+    text = _expand_prompts(condition.text, samples)
+    null = _expand_prompts(condition.null, samples)
     if (w == 1).all():
         return predict(x, t, text)
     if (w == 0).all():
@@ -165,18 +172,18 @@ def guided_noise(predict: Predict, x: Tensor, t: Tensor, condition: Condition) -
 def guide_known(
     model: Denoiser, x: Tensor, t: Tensor, condition: Condition, conditional: Tensor
 ) -> Tensor:
-    """Guided noise whose conditional part is known already: a network row if w ≠ 1 at t ([])."""
+    """Guided noise where ε_c is known: one function evaluation a sample if w ≠ 1 at t ([])."""
     if condition.scale(t) == 1:
         return conditional
     return condition.guided(model(x, t, condition.with_guidance(0)), conditional, t)
 
 
-def _expand_prompts(text: Tensor, rows: int) -> Tensor:
-    if rows % len(text):
+def _expand_prompts(text: Tensor, samples: int) -> Tensor:
+    if samples % len(text):
         raise ValueError(
-            f"expected one prompt or one for each of {rows} latents, got {len(text)} prompts"
+            f"expected one prompt or one for each of {samples} latents, got {len(text)} prompts"
         )
-    return text.repeat(rows // len(text), 1, 1)
+    return text.repeat(samples // len(text), 1, 1)
 
 
 def _rms(x: Tensor) -> Tensor:

@@ -4,50 +4,88 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from erddci import methods
-from erddci.guidance import Condition, Denoiser, GuidanceSchedule
+from erddci.guidance import Condition, Model
 from erddci.methods import Callback, identity
+from erddci.registry import lookup
 from erddci.trajectory import Trajectory
+
+APPROXIMATE, EXACT, STORED = "approximate", "exact", "exact given what is stored"
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method's two functions and what is to be known of it.
+    """A method's functions and what is to be known of it.
 
     Args:
-        invert, sample: the walk to noise and the walk back.
-        reversible: "approximate", "exact" (an invertible map) or "exact given what is stored".
-        inverts_guided: whether `up` is meant for the w of the way back; if not, for w = 1.
-        stores: what the way back needs beside the noise.
-        rows: network rows up and back for N steps, with the default options, if a guided call
-            costs g rows (1 at w = 1, else 2); of methods that optimise, at most, and their
-            gradients' backward passes come on top.
+        invert, sample: from latents to noise, and back.
+        label, color, marker: how tables and figures show it.
+        reversible: `APPROXIMATE`, `EXACT` (an invertible map) or `STORED`.
+        inverts: under which guidance it is inverted: that of the sampling that follows
+            ("guided"), w = 1 ("unguided"), or what the guidance schedule says ("scheduled").
+        both_common: whether inverting the other way is common too.
+        stores: what sampling needs beside the noise.
+        nfe: function evaluations for N steps, inversion and sampling, with the default options,
+            if a guided prediction costs g (1 at w = 1, else 2); of methods that optimise, at most,
+            and their gradients' backward passes come on top.
+        expensive: whether it iterates or optimises in every step.
         source: the paper.
         licence: of the authors' code, as far as it is known to us.
+        edit: how targets are sampled beside the source, if not by `sample` as well.
+        source_only: names of what is stored for the source alone: targets get zeros.
     """
 
     invert: Callable[..., Trajectory]
     sample: Callable[..., Trajectory]
+    label: str
+    color: str
+    marker: str
     reversible: str
-    inverts_guided: bool
+    inverts: Literal["guided", "unguided", "scheduled"]
     stores: str
     nfe: Callable[[int, int], tuple[int, int]]
     source: str
     licence: str
+    both_common: bool = False
+    expensive: bool = False
+    edit: Callable[..., tuple[Trajectory, Trajectory]] | None = None
+    source_only: tuple[str, ...] = ()
 
+    def is_guided(self, condition: Condition, guided: bool | None = None) -> bool:
+        """Whether it is inverted under the guidance of a condition to sample under.
 
-STORED = "exact given what is stored"
+        Args:
+            guided: what was asked for; None follows the method.
+
+        Raises:
+            ValueError: `guided` against a method that is always inverted in one way.
+        """
+        own = self.inverts == "guided"
+        if self.inverts == "scheduled" and condition.schedule is not None:
+            own = condition.schedule.guide_inversion
+        if guided is None or guided == own:
+            return own
+        if not self.both_common:
+            way = "under the guidance of sampling" if own else "at w = 1"
+            raise ValueError(f"{self.label} is always inverted {way}: leave `guided` out")
+        return guided
+
 
 METHODS = {
     "ddim": Method(
         methods.ddim,
         methods.ddim_sample,
-        reversible="approximate",
-        inverts_guided=False,
+        label="DDIM",
+        color="#D55E00",
+        marker="o",
+        reversible=APPROXIMATE,
+        inverts="unguided",
+        both_common=True,
         stores="nothing",
         nfe=lambda n, g: (n, g * n),
         source="Song et al. 2021, arXiv 2010.02502",
@@ -56,8 +94,12 @@ METHODS = {
     "fixed-point": Method(
         methods.fixed_point,
         methods.ddim_sample,
-        reversible="approximate",
-        inverts_guided=True,
+        label="fixed-point",
+        color="#F0E442",
+        marker="p",
+        reversible=APPROXIMATE,
+        inverts="guided",
+        expensive=True,
         stores="nothing",
         nfe=lambda n, g: (10 * g * n, g * n),
         source="as in Pan et al. 2023, arXiv 2309.04907",
@@ -66,8 +108,12 @@ METHODS = {
     "aidi": Method(
         methods.aidi,
         methods.ddim_sample,
-        reversible="approximate",
-        inverts_guided=True,
+        label="AIDI",
+        color="#8C564B",
+        marker="h",
+        reversible=APPROXIMATE,
+        inverts="guided",
+        expensive=True,
         stores="nothing",
         nfe=lambda n, g: (5 * g * n, g * n),
         source="Pan et al. 2023, arXiv 2309.04907",
@@ -76,8 +122,11 @@ METHODS = {
     "renoise": Method(
         methods.renoise,
         methods.ddim_sample,
-        reversible="approximate",
-        inverts_guided=True,
+        label="ReNoise",
+        color="#B79F00",
+        marker="<",
+        reversible=APPROXIMATE,
+        inverts="guided",
         stores="nothing",
         nfe=lambda n, g: (2 * g * n, g * n),
         source="Garibi et al. 2024, arXiv 2403.14602",
@@ -86,8 +135,12 @@ METHODS = {
     "spdinv": Method(
         methods.spdinv,
         methods.negative_prompt_sample,
-        reversible="approximate",
-        inverts_guided=False,
+        label="SPDInv",
+        color="#7F7F7F",
+        marker="H",
+        reversible=APPROXIMATE,
+        inverts="unguided",
+        expensive=True,
         stores="nothing",
         nfe=lambda n, g: (27 * n, g * n),
         source="Li et al. 2024, arXiv 2403.11105",
@@ -96,8 +149,12 @@ METHODS = {
     "null-text": Method(
         methods.null_text,
         methods.null_text_sample,
-        reversible="approximate",
-        inverts_guided=True,
+        label="null-text",
+        color="#000000",
+        marker="s",
+        reversible=APPROXIMATE,
+        inverts="guided",
+        expensive=True,
         stores="N null embeddings",
         nfe=lambda n, g: (n if g == 1 else 14 * n, g * n),
         source="Mokady et al. 2022, arXiv 2211.09794",
@@ -106,8 +163,11 @@ METHODS = {
     "negative-prompt": Method(
         methods.negative_prompt,
         methods.negative_prompt_sample,
-        reversible="approximate",
-        inverts_guided=False,
+        label="negative-prompt",
+        color="#555555",
+        marker="^",
+        reversible=APPROXIMATE,
+        inverts="unguided",
         stores="nothing",
         nfe=lambda n, g: (n, g * n),
         source="Miyake et al. 2023, arXiv 2305.16807",
@@ -116,8 +176,11 @@ METHODS = {
     "proximal": Method(
         methods.negative_prompt,
         methods.proximal_sample,
-        reversible="approximate",
-        inverts_guided=False,
+        label="proximal",
+        color="#9467BD",
+        marker="8",
+        reversible=APPROXIMATE,
+        inverts="unguided",
         stores="N + 1 latents",
         nfe=lambda n, g: (n, 2 * n),
         source="Han et al. 2023, arXiv 2306.05414",
@@ -126,18 +189,25 @@ METHODS = {
     "direct": Method(
         methods.direct,
         methods.direct_sample,
+        label="Direct",
+        color="#BBBBBB",
+        marker="*",
         reversible=STORED,
-        inverts_guided=True,
+        inverts="guided",
         stores="N offsets",
         nfe=lambda n, g: (n + g * n, g * n),
         source="Ju et al. 2023, arXiv 2310.01506",
         licence="none",
+        source_only=("offset",),
     ),
     "edit-friendly": Method(
         methods.edit_friendly,
         methods.edit_friendly_sample,
+        label="edit-friendly",
+        color="#009E73",
+        marker="d",
         reversible=STORED,
-        inverts_guided=True,
+        inverts="guided",
         stores="N noise maps",
         nfe=lambda n, g: (g * n, g * n),
         source="Huberman-Spiegelglas et al. 2023, arXiv 2304.06140",
@@ -146,8 +216,11 @@ METHODS = {
     "edict": Method(
         methods.edict,
         methods.edict_sample,
-        reversible="exact",
-        inverts_guided=True,
+        label="EDICT",
+        color="#CC79A7",
+        marker="D",
+        reversible=EXACT,
+        inverts="guided",
         stores="a second latent",
         nfe=lambda n, g: (2 * g * n, 2 * g * n),
         source="Wallace et al. 2022, arXiv 2211.12446",
@@ -156,8 +229,11 @@ METHODS = {
     "bdia": Method(
         methods.bdia,
         methods.two_step_sample,
-        reversible="exact",
-        inverts_guided=True,
+        label="BDIA",
+        color="#E69F00",
+        marker="X",
+        reversible=EXACT,
+        inverts="guided",
         stores="a second latent",
         nfe=lambda n, g: (g * n, g * (n - 1)),
         source="Zhang et al. 2023, arXiv 2307.10829",
@@ -166,8 +242,11 @@ METHODS = {
     "belm": Method(
         methods.belm,
         methods.two_step_sample,
-        reversible="exact",
-        inverts_guided=True,
+        label="O-BELM",
+        color="#56B4E9",
+        marker="P",
+        reversible=EXACT,
+        inverts="guided",
         stores="a second latent",
         nfe=lambda n, g: (g * n, g * (n - 1)),
         source="Wang et al. 2024, arXiv 2410.07273",
@@ -176,37 +255,49 @@ METHODS = {
     "dual-chain": Method(
         methods.dual_chain,
         methods.dual_chain_sample,
+        label="dual chain",
+        color="#0072B2",
+        marker="v",
         reversible=STORED,
-        inverts_guided=False,
+        inverts="scheduled",
+        both_common=True,
         stores="N + 1 latents and N noises",
         nfe=lambda n, g: (2 * n, (g - 1) * n),
         source="Dai et al. 2024, arXiv 2410.14247",
         licence="Apache-2.0",
+        edit=methods.dual_chain_edit,
     ),
 }
 
 
 @torch.no_grad()
 def invert(
-    model: Denoiser,
+    model: Model,
     x: Tensor,
     condition: Condition,
     method: str = "dual-chain",
     steps: int = 50,
-    **options: object,
+    *,
+    guided: bool | None = None,
+    **options: Any,  # noqa: ANN401 (each method has its own)
 ) -> Trajectory:
-    """Walk from image latents to noise with one of `METHODS`.
+    """Invert an image's latents to noise with one of `METHODS`.
 
     Args:
         model: a denoiser, such as `erddci.load()`.
         x: image latents [B, C, H, W]; float64 makes "exact" mean 1e-13.
-        condition: the prompt that describes the image; its guidance scale is used on the way.
+        condition: the prompt that describes the image, under the guidance of the reconstruction or
+            edit that is to follow.  Whether inversion is under that guidance too, or at w = 1, is
+            the method's own rule.
         method: a key of `METHODS`.
         steps: N, the number of DDIM steps.
+        guided: overrides the rule where both ways are common: True inverts under the condition's
+            guidance, False at w = 1.
         options: keyword arguments of the method, such as `timestep="current"`.
 
     Raises:
-        ValueError: an unknown method, latents of another shape or not finite, too few steps.
+        ValueError: an unknown method, latents of another shape or not finite, too few steps, or
+            `guided` for a method that has one way alone.
         TypeError: an option that the method does not have.
     """
     if x.ndim != 4 or not x.is_floating_point() or not x.isfinite().all():
@@ -214,61 +305,42 @@ def invert(
             "expected finite floating-point latents [B, C, H, W], "
             f"got shape {tuple(x.shape)} of {x.dtype}: encode the image first"
         )
+    known = lookup(METHODS, method, "method")
+    guided = known.is_guided(condition, guided)
+    inverted = condition if guided else condition.with_guidance(1)
     before = model.nfe
-    path = _method(method).invert(model, x, condition, model.grid(steps), **options)
+    path = known.invert(model, x, inverted, model.grid(steps), **options)
     nfe = (model.nfe - before) / len(x)
-    return replace(path, method=method, model=model.name, nfe=nfe)
+    return replace(
+        path, condition=condition, guided=guided, method=method, model=model.name, nfe=nfe
+    )
 
 
 @torch.no_grad()
-def reconstruct(
-    model: Denoiser, path: Trajectory, condition: Condition | None = None
-) -> Trajectory:
-    """Walk back from noise to the image along a path that `invert` returned.
+def reconstruct(model: Model, path: Trajectory, condition: Condition | None = None) -> Trajectory:
+    """Sample from noise back to the image along a trajectory that `invert` returned.
 
-    Without a condition the path's own is used: the image should come back.  Dynamic control that
-    anchors pulls each step towards the path.
+    Without a condition the trajectory's own is used: the image should come back.  A schedule that
+    anchors pulls each step towards the trajectory.
 
     Raises:
-        ValueError: the path was made by another model or an unknown method.
+        ValueError: a trajectory of another model or of an unknown method.
     """
     if path.model != model.name:
         raise ValueError(
-            f"expected a path of {model.name}, got one of {path.model or 'no model'}: "
+            f"expected a trajectory of {model.name}, got one of {path.model or 'no model'}: "
             "invert the image with the model that is to reconstruct it"
         )
-    before, condition = model.nfe, condition or path.condition
-    back = _method(path.method).sample(model, path, condition, anchor_callback(path, condition))
-    return replace(back, nfe=(model.nfe - before) / path.xs.shape[1])
-
-
-def climb(condition: Condition, method: str) -> Condition:
-    """What a method is to be inverted under for a way back under a condition: it, or w = 1."""
-    return condition if climbs_guided(method, condition.schedule) else condition.with_guidance(1)
-
-
-def climbs_guided(method: str, schedule: GuidanceSchedule | None = None) -> bool:
-    """Whether a method is to be inverted under the w of the way back.
-
-    Most methods never or always are, as their papers have it; the dual chain is where dynamic
-    control mirrors guidance.
-
-    Raises:
-        ValueError: an unknown method.
-    """
-    mirrored = method == "dual-chain" and schedule is not None and schedule.guide_inversion
-    return mirrored or _method(method).inverts_guided
+    condition = condition or path.condition
+    known = lookup(METHODS, path.method, "method")
+    before = model.nfe
+    back = known.sample(model, path, condition, anchor_callback(path, condition))
+    return replace(back, guided=True, nfe=(model.nfe - before) / path.xs.shape[1])
 
 
 def anchor_callback(path: Trajectory, condition: Condition) -> Callback:
-    """Pull a walk back towards its path by the share that the condition's dynamic control says."""
+    """Pull each sampling step towards the trajectory by the share that the schedule says."""
     if condition.schedule is None or condition.schedule.anchor == 0:
         return identity
     share = condition.schedule.anchor
     return lambda x, i: x + share * (path.xs[i] - x)
-
-
-def _method(name: str) -> Method:
-    if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}: expected one of {', '.join(METHODS)}")
-    return METHODS[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DCon
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from erddci.attention import AttentionState, Control, attention_control
 from erddci.grid import Grid, to_epsilon
 from erddci.guidance import Condition, guided_noise
 from erddci.images import ImageInput, open_image
@@ -110,6 +112,12 @@ class StableDiffusion:
         output = self.unet(x.to(self.dtype), t, text).sample.to(x.dtype)
         a = self.alphas_cumprod[t][:, None, None, None]
         return to_epsilon(output, x, a, self.scheduler.config["prediction_type"])
+
+    def attention_control(
+        self, control: Control, shape: tuple[int, int]
+    ) -> AbstractContextManager[AttentionState]:
+        """Control the UNet's attention to latents of some height and width while a block runs."""
+        return attention_control(self.unet, control, shape)
 
     def grid(self, steps: int) -> Grid:
         """The noise levels that the checkpoint's own scheduler visits in `steps` steps."""

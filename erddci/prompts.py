@@ -1,4 +1,4 @@
-"""Which token mapping which: words and tokens of prompts, and how two prompts align.
+"""Words and tokens of prompts, and how two prompts align.
 
 A CLIP tokenizer cuts a prompt into tokens, some words into several; the last token of a word ends
 in "</w>".  Attention maps have one channel a token, so every control that speaks of words needs
@@ -18,13 +18,12 @@ from transformers import CLIPTokenizer
 
 @dataclass(frozen=True)
 class Alignment:
-    """How the tokens of target prompts answer those of source prompts.
+    """Which tokens of target prompts correspond to which of the source prompts.
 
     Args:
         mapping: share of each source token in each target token [B, L target, L source].
-        mapped: 1 for target tokens whose attention is taken from the source, 0 for those that
-            have none to take [B, L].
-        weights: what the attention of each target token is multiplied by [B, L].
+        mapped: 1 for target tokens that correspond to some of the source, else 0 [B, L].
+        weights: factors of the attention to each target token [B, L].
     """
 
     mapping: Tensor
@@ -59,9 +58,7 @@ def token_mask(tokenizer: CLIPTokenizer, prompt: str, chosen: Iterable[str]) -> 
     known = [word for word, _ in words.values()]
     missing = [word for word in chosen if word not in known]
     if missing:
-        raise ValueError(
-            f"“{missing[0]}” is not a word of “{prompt}”: expected some of {', '.join(known)}"
-        )
+        raise _unknown_word(missing[0], prompt, known)
     for word, places in words.values():
         if word in chosen:
             marks[places] = 1
@@ -69,7 +66,7 @@ def token_mask(tokenizer: CLIPTokenizer, prompt: str, chosen: Iterable[str]) -> 
 
 
 def changed_tokens(tokenizer: CLIPTokenizer, source: str, target: str) -> tuple[Tensor, Tensor]:
-    """Mark the tokens of the source that the target lacks or replaces, and those that it brings.
+    """Mark the tokens that a target prompt removes or replaces, and those that it adds.
 
     Returns:
         marks in the source and in the target, [L] of 0 and 1 each.
@@ -94,8 +91,8 @@ def align(
 ) -> Alignment:
     """Align each target prompt with its source prompt, word by word.
 
-    Words that are equal answer each other.  Where words were replaced, "replace" lets the new ones
-    take the attention of the old ones; "refine" leaves all new words their own.
+    Equal words correspond.  Where words were replaced, "replace" maps the new ones to the old
+    ones, whose attention they take; "refine" leaves new words their own.
 
     Args:
         sources, targets: as many prompts each.
@@ -117,29 +114,29 @@ def align(
         # A word may be in some prompts of a batch alone.
         having = [n for n, t in enumerate(targets) if word.lower() in _names(tokenizer, t)]
         if not having:
-            token_mask(tokenizer, targets[0], [word])  # says what is wrong
+            raise _unknown_word(word, targets[0], _names(tokenizer, targets[0]))
         for n in having:
             factors[n] *= 1 + (factor - 1) * token_mask(tokenizer, targets[n], [word])
     return Alignment(mapping, mapped, factors)
 
 
 def _align(tokenizer: CLIPTokenizer, source: str, target: str, kind: str) -> tuple[Tensor, Tensor]:
-    """Answers [L, L] and mapped [L] of one pair of prompts."""
+    """Mapping [L, L] and mapped [L] of one pair of prompts."""
     before, after = (list(words_of(tokenizer, prompt).values()) for prompt in (source, target))
     length = tokenizer.model_max_length
     mapping, mapped = torch.zeros(length, length), torch.zeros(length)
     for tag, i, j, k, m in _blocks([w for w, _ in before], [w for w, _ in after]):
         if tag == "equal" or (tag == "replace" and kind == "replace"):
             old, new = before[i:j], after[k:m]
-            if len(old) != len(new):  # then they answer as one
+            if len(old) != len(new):  # then they correspond as one
                 old, new = ([("", [p for _, places in e for p in places])] for e in (old, new))
             for (_, of), (_, places) in zip(old, new, strict=True):
                 if len(of) == len(places):
                     mapping[places, of] = 1
-                else:  # what the old tokens see together is shared by the new ones
+                else:  # the new tokens share what the old ones attend to
                     mapping[torch.tensor(places)[:, None], of] = 1 / len(places)
                 mapped[places] = 1
-    # The start mapping the start; the end and its padding answer those of the source in order.
+    # Start corresponds to start, the end and its padding to the source's in order.
     ends = [1 + sum(len(places) for _, places in words) for words in (before, after)]
     mapping[0, 0] = mapped[0] = 1
     for place in range(ends[1], length):
@@ -153,3 +150,8 @@ def _blocks(before: list[str], after: list[str]) -> Sequence[tuple[str, int, int
 
 def _names(tokenizer: CLIPTokenizer, prompt: str) -> list[str]:
     return [word for word, _ in words_of(tokenizer, prompt).values()]
+
+
+def _unknown_word(word: str, prompt: str, known: Sequence[str]) -> ValueError:
+    expected = ", ".join(known)
+    return ValueError(f"“{word}” is not a word of “{prompt}”: expected some of {expected}")

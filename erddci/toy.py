@@ -61,7 +61,7 @@ class Mixture:
         )
 
     def grid(self, steps: int) -> Grid:
-        """The noise levels of a walk of `steps` steps, on Stable Diffusion's schedule."""
+        """The noise levels of `steps` steps, on Stable Diffusion's schedule."""
         return Grid.from_scheduler(dict(self.scheduler.config), steps)
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:

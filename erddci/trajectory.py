@@ -1,4 +1,4 @@
-"""The record of a walk between image and noise: what both directions of every method return."""
+"""The record of an inversion or a reconstruction: what both directions of every method return."""
 
 from __future__ import annotations
 
@@ -14,44 +14,58 @@ from torch import Tensor
 from erddci.grid import Grid
 from erddci.guidance import Condition, GuidanceSchedule
 
+# The three kinds of tensors that a method may store beside its latents.
+STORED = ("per_node", "per_step", "constants")
+
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Latents at every node of a grid, and whatever a method keeps to walk back.
+    """Latents at every node of a grid, and whatever a method stores to sample back along them.
 
     Args:
         grid: the noise levels.
         xs: the chain that starts at the image [N + 1, B, C, H, W], node 0 first.
-        condition: the prompt it was walked under.
-        kept: a method's own tensors; first axis the node or the step.
-        method, model: names, checked before a walk back.
-        rows: network rows evaluated per sample.
+        condition: the prompt and guidance to sample under.
+        guided: whether the inversion was under that guidance too; if not, it was at w = 1.
+        per_node: stored tensors [N + 1, B, …], or [N + 1].
+        per_step: stored tensors [N, B, …], or [N], the step between nodes i − 1 and i at i − 1.
+        constants: stored tensors of no such axis.
+        method, model: names, checked before a reconstruction or an edit.
+        nfe: function evaluations per sample.
     """
 
     grid: Grid
     xs: Tensor
     condition: Condition
-    kept: dict[str, Tensor] = field(default_factory=dict)
+    guided: bool = True
+    per_node: dict[str, Tensor] = field(default_factory=dict)
+    per_step: dict[str, Tensor] = field(default_factory=dict)
+    constants: dict[str, Tensor] = field(default_factory=dict)
     method: str = ""
     model: str = ""
     nfe: float = 0.0
 
     @property
     def x0(self) -> Tensor:
-        """The latent at node 0 [B, C, H, W]."""
+        """The latents of the image, at node 0 [B, C, H, W]."""
         return self.xs[0]
 
     @property
-    def xT(self) -> Tensor:
-        """The latent at node N [B, C, H, W]."""
+    def xT(self) -> Tensor:  # noqa: N802 (the field writes x_T)
+        """The latents at node N, noise [B, C, H, W]."""
         return self.xs[-1]
 
     @property
+    def inversion_condition(self) -> Condition:
+        """The prompt and guidance that the inversion was under."""
+        return self.condition if self.guided else self.condition.with_guidance(1)
+
+    @property
     def eps(self) -> Tensor:
-        """The noise along which each step moved [N, B, C, H, W], step i − 1 → i at index i − 1.
+        """The noise along which each step went [N, B, C, H, W], step i − 1 → i at index i − 1.
 
         It is read off the latents, Δy/Δσ with y = x/√ᾱ, so it needs no network; a step between
-        nodes of equal noise level moved along none.
+        nodes of equal noise level went along none.
         """
         shape = (-1, 1, 1, 1, 1)
         y = self.xs / self.grid.alphas.sqrt().reshape(shape).to(self.xs)
@@ -60,52 +74,65 @@ class Trajectory:
 
     @property
     def pred_x0(self) -> Tensor:
-        """The clean latent that each step aimed at [N, B, C, H, W]: x̂_0 = x_i/√ᾱ_i − σ_i·ε."""
+        """The clean latents that each step predicted [N, B, C, H, W]: x̂_0 = x_i/√ᾱ_i − σ_i·ε."""
         shape = (-1, 1, 1, 1, 1)
         alphas = self.grid.alphas[1:].reshape(shape).to(self.xs)
         return (self.xs[1:] - (1 - alphas).sqrt() * self.eps) / alphas.sqrt()
 
     def latent_error(self, other: Trajectory) -> Tensor:
-        """Largest absolute difference of two walks at each node [N + 1, B], in latent units.
+        """Largest absolute difference of two trajectories at each node [N + 1, B].
 
         Raises:
-            ValueError: the walks have other shapes, so they are not on one grid.
+            ValueError: trajectories of other shapes, so not on one grid.
         """
         if self.xs.shape != other.xs.shape:
             raise ValueError(
-                f"expected walks of one shape, got {tuple(self.xs.shape)} "
-                f"and {tuple(other.xs.shape)}: compare walks of as many steps and samples"
+                f"expected trajectories of one shape, got {tuple(self.xs.shape)} "
+                f"and {tuple(other.xs.shape)}: compare equal numbers of steps and samples"
             )
         return (self.xs - other.xs.to(self.xs)).abs().flatten(2).amax(2)
 
     def truncate(self, node: int) -> Trajectory:
-        """The part of the walk between the image and a node, 1…N.
+        """The part between the image and a node, 1…N.
 
         Raises:
             ValueError: no such node.
         """
         if not 1 <= node <= self.grid.num_steps:
             raise ValueError(f"expected a node between 1 and {self.grid.num_steps}, got {node}")
-        grid = Grid(self.grid.t[: node + 1], self.grid.alphas[: node + 1])
-        # Kept tensors count nodes or steps; what counts neither belongs to the whole walk.
-        ends = {self.grid.num_steps + 1: node + 1, self.grid.num_steps: node}
-        kept = {
-            name: tensor[: ends[len(tensor)]] if tensor.ndim and len(tensor) in ends else tensor
-            for name, tensor in self.kept.items()
-        }
-        return replace(self, grid=grid, xs=self.xs[: node + 1], kept=kept)
+        return replace(
+            self,
+            grid=Grid(self.grid.t[: node + 1], self.grid.alphas[: node + 1]),
+            xs=self.xs[: node + 1],
+            per_node={name: tensor[: node + 1] for name, tensor in self.per_node.items()},
+            per_step={name: tensor[:node] for name, tensor in self.per_step.items()},
+        )
+
+    def with_strength(self, strength: float) -> Trajectory:
+        """The part between the image and a share of the steps, for an edit of that strength.
+
+        Raises:
+            ValueError: a strength outside (0, 1].
+        """
+        if not 0 < strength <= 1:
+            raise ValueError(f"expected strength in (0, 1], got {strength}")
+        return self.truncate(max(1, round(strength * self.grid.num_steps)))
 
     def repeat(self, times: int) -> Trajectory:
-        """The same walk several times over in one batch, all samples first once, then again."""
-        kept = {
-            name: tensor.repeat(1, times, *[1] * (tensor.ndim - 2)) if tensor.ndim > 2 else tensor
-            for name, tensor in self.kept.items()
-        }
+        """The same trajectory several times over in one batch: all samples once, then again."""
         samples = self.xs.shape[1]
         condition = self.condition.samples(0, samples, samples)
-        text, null = (e.repeat(times, 1, 1) for e in (condition.text, condition.null))
-        condition = replace(condition, text=text, null=null)
-        return replace(self, xs=self.xs.repeat(1, times, 1, 1, 1), kept=kept, condition=condition)
+        return replace(
+            self,
+            xs=_repeat(self.xs, times),
+            condition=replace(
+                condition,
+                text=condition.text.repeat(times, 1, 1),
+                null=condition.null.repeat(times, 1, 1),
+            ),
+            per_node={name: _repeat(tensor, times) for name, tensor in self.per_node.items()},
+            per_step={name: _repeat(tensor, times) for name, tensor in self.per_step.items()},
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write the whole record to one safetensors file and return its path."""
@@ -114,6 +141,7 @@ class Trajectory:
             "method": self.method,
             "model": self.model,
             "nfe": self.nfe,
+            "guided": self.guided,
             "guidance_scale": self.condition.guidance_scale,
             "prompt": self.condition.prompt,
             "schedule": self.condition.schedule and asdict(self.condition.schedule),
@@ -124,8 +152,10 @@ class Trajectory:
             "xs": self.xs,
             "text": self.condition.text,
             "null": self.condition.null,
-            **{f"kept.{name}": tensor for name, tensor in self.kept.items()},
         }
+        for kind in STORED:
+            stored = getattr(self, kind)
+            tensors |= {f"{kind}.{name}": tensor for name, tensor in stored.items()}
         # Clones, because safetensors refuses tensors that share memory.
         tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,11 +178,27 @@ class Trajectory:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except Exception as error:
             raise ValueError(f"{path} holds no trajectory: expected a file of `save`") from error
-        kept = {n.removeprefix("kept."): v for n, v in tensors.items() if n.startswith("kept.")}
-        schedule = words.pop("schedule", None)
+        schedule = words.pop("schedule")
         if schedule:
             schedule = GuidanceSchedule(**schedule | {"interval": tuple(schedule["interval"])})
         w, prompt = words.pop("guidance_scale"), words.pop("prompt")
         condition = Condition(tensors["text"], tensors["null"], w, prompt, schedule)
         grid = Grid(tensors["t"].cpu(), tensors["alphas"].cpu())
-        return cls(grid, tensors["xs"], condition, kept, **words)
+        stored = {kind: _under(kind, tensors) for kind in STORED}
+        return cls(grid, tensors["xs"], condition, **stored, **words)
+
+
+def _repeat(stored: Tensor, times: int) -> Tensor:
+    """Repeat the samples [·, B, …] of a stored tensor; one without samples [·] stays as it is."""
+    if stored.ndim < 2:
+        return stored
+    return stored.repeat(1, times, *[1] * (stored.ndim - 2))
+
+
+def _under(kind: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefix = f"{kind}."
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

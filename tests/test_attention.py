@@ -153,7 +153,7 @@ def test_processors_come_back_after_an_error(call):
 
 def test_a_control_that_is_never_asked_is_reported(call):
     before = dict(call.model.unet.attn_processors)
-    with pytest.raises(RuntimeError, match="MasaCtrl was never asked: the state did not attach"):
+    with pytest.raises(RuntimeError, match="MasaCtrl was never called: no attention"):
         with attach(call, MasaCtrl()) as state, state.set("source"):
             call(SOURCE)
     assert is_as(call.model.unet, before)
@@ -359,7 +359,7 @@ def test_several_targets_see_one_source_as_each_alone(call, name):
 def test_controls_leave_the_source_as_it_is(tiny64, latents, name, w):
     path = invert(tiny64, latents, tiny64.condition(SOURCE), "ddim", steps=4)
     source = tiny64.condition(SOURCE, guidance_scale=w)
-    path = replace(path, condition=source)
+    path = replace(path, condition=source, guided=True)
     expected = reconstruct(tiny64, path)
     target = tiny64.condition(TARGET, guidance_scale=w)
     found = edit(tiny64, path, target, control(tiny64, name))
@@ -388,15 +388,11 @@ def test_every_control_has_a_name(tiny):
         )
         assert torch.equal(found.words.mapping, aligned.mapping)
         assert torch.equal(found.words.mapped, aligned.mapped) and (found.words.weights == 1).all()
-    heavy = make_control("refine", tiny.tokenizer, [SOURCE], [TARGET], weights={"blue": 2})
-    assert heavy.words.weights[0].nonzero().numel() == 24 and heavy.words.weights[0, 3] == 2
 
 
 def test_unknown_controls_and_words_are_refused(tiny):
     with pytest.raises(ValueError, match="unknown control 'swap': .* none, refine, replace, masa"):
         make_control("swap", tiny.tokenizer, [SOURCE], [TARGET])
-    with pytest.raises(ValueError, match="“green” is not a word of"):
-        make_control("refine", tiny.tokenizer, [SOURCE], [TARGET], weights={"green": 2})
 
 
 # Maps.

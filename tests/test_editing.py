@@ -8,7 +8,7 @@ import torch
 
 from erddci import METHODS, invert, reconstruct
 from erddci.controls import AttentionStore, LocalBlend, MasaCtrl, PlugAndPlay, PromptToPrompt
-from erddci.editing import edit, sdedit_trajectory
+from erddci.editing import edit, reconstruct_source, sdedit_trajectory
 from erddci.guidance import DEFAULT_SCHEDULE, GuidanceSchedule
 from erddci.prompts import align, token_mask
 
@@ -28,11 +28,12 @@ def controls(model, target=TARGET, count=1):
     }
 
 
-def climb(model, x, method, w, steps=4):
-    source = model.condition(SOURCE, guidance_scale=w)
-    if not METHODS[method].inverts_guided and method != "dual-chain":
-        source = source.with_guidance(1)
-    return invert(model, x, source, method, steps)
+def inverted(model, x, method, w, steps=4):
+    """An inversion for edits at w; of methods inverted in either way, under w."""
+    guided = True if METHODS[method].both_common and method != "ddim" else None
+    return invert(
+        model, x, model.condition(SOURCE, guidance_scale=w), method, steps, guided=guided
+    )
 
 
 # The identity: equal prompts and guidance return the image.
@@ -42,11 +43,11 @@ def climb(model, x, method, w, steps=4):
 @pytest.mark.parametrize("w", [1, 7.5])
 @pytest.mark.parametrize("method", EXACT)
 def test_an_edit_to_the_same_prompt_returns_the_image(tiny64, latents, method, w, control):
-    path = climb(tiny64, latents, method, w)
+    path = inverted(tiny64, latents, method, w)
     steer = controls(tiny64, SOURCE)[control]
     found = edit(tiny64, path, tiny64.condition(SOURCE, guidance_scale=w), steer)
     limit = 1e-10 * max(1, path.xs.abs().max().item())
-    assert path.latent_error(found.source).max() < limit
+    assert path.latent_error(reconstruct_source(tiny64, found)).max() < limit
     if method == "direct" and w != 1:  # its target rows are left to guidance, by design
         assert path.latent_error(found.target)[0].max() > 1e-3
     elif method == "direct":
@@ -65,13 +66,13 @@ def test_an_edit_to_the_same_prompt_returns_the_image(tiny64, latents, method, w
 )
 def test_mirrored_dynamic_control_returns_the_image_at_any_guidance(tiny64, latents, schedule):
     condition = tiny64.condition(SOURCE).with_guidance(15, schedule)
-    path = invert(tiny64, latents, condition.climb, steps=6)
+    path = invert(tiny64, latents, condition, steps=6)
     assert path.latent_error(reconstruct(tiny64, path, condition)).max() < 1e-10
     assert path.latent_error(edit(tiny64, path, condition).target).max() < 1e-10
 
 
 def test_the_own_reading_is_no_identity(tiny64, latents):
-    path = climb(tiny64, latents, "dual-chain", 1, steps=10)
+    path = inverted(tiny64, latents, "dual-chain", 1, steps=10)
     found = edit(tiny64, path, tiny64.condition(SOURCE), evaluate_at="target")
     assert path.latent_error(found.source).max() < 1e-12
     assert path.latent_error(found.target)[0].min() > 1e-4
@@ -85,17 +86,17 @@ def test_the_own_reading_is_no_identity(tiny64, latents):
 )
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_edits_under_every_control(tiny, latents, method, name):
-    path = climb(tiny, latents, method, 3)
+    path = inverted(tiny, latents, method, 3)
     found = edit(tiny, path, tiny.condition(TARGET, guidance_scale=3), controls(tiny)[name])
     assert found.target.xs.shape == path.xs.shape and found.target.xs.isfinite().all()
     assert (found.x0 - path.x0).abs().max() > 1e-4
     if method in EXACT:
-        assert path.latent_error(found.source).max() < 1e-3
+        assert path.latent_error(reconstruct_source(tiny, found)).max() < 1e-3
 
 
 def test_storing_changes_nothing_and_costs_a_row_a_step(tiny64, latents):
     path, target = (
-        climb(tiny64, latents, "dual-chain", 1),
+        inverted(tiny64, latents, "dual-chain", 1),
         tiny64.condition(TARGET).with_guidance(3),
     )
     alone, watched = edit(tiny64, path, target), edit(tiny64, path, target, AttentionStore())
@@ -105,7 +106,7 @@ def test_storing_changes_nothing_and_costs_a_row_a_step(tiny64, latents):
 
 
 def test_several_targets_are_edited_as_each_alone(tiny64, latents):
-    path = climb(tiny64, latents, "dual-chain", 1)
+    path = inverted(tiny64, latents, "dual-chain", 1)
     prompts = [TARGET, "a large green shiny sphere on a navy floor"]
     both = tiny64.condition([p for p in prompts for _ in range(2)], guidance_scale=3)
     words = align(tiny64.tokenizer, [SOURCE] * 4, [p for p in prompts for _ in range(2)])
@@ -118,14 +119,14 @@ def test_several_targets_are_edited_as_each_alone(tiny64, latents):
 
 
 def test_strength_walks_a_part(tiny, latents):
-    path = climb(tiny, latents, "dual-chain", 1, steps=10)
-    found = edit(tiny, path, tiny.condition(TARGET), strength=0.3)
+    path = inverted(tiny, latents, "dual-chain", 1, steps=10)
+    found = edit(tiny, path.with_strength(0.3), tiny.condition(TARGET))
     assert len(found.target.xs) == 4 and found.nfe == 3
     assert torch.equal(found.target.xT, path.xs[3])
 
 
 def test_a_mask_keeps_the_rest(tiny, latents):
-    path = climb(tiny, latents, "dual-chain", 1)
+    path = inverted(tiny, latents, "dual-chain", 1)
     half = np.zeros((16, 16))
     half[:, :8] = 1
     found = edit(tiny, path, tiny.condition(TARGET).with_guidance(3), blend=half)
@@ -134,7 +135,7 @@ def test_a_mask_keeps_the_rest(tiny, latents):
 
 
 def test_a_blend_learns_its_mask_from_words(tiny, latents):
-    path = climb(tiny, latents, "dual-chain", 1)
+    path = inverted(tiny, latents, "dual-chain", 1)
     marks = [
         token_mask(tiny.tokenizer, p, [w])[None] for p, w in ((SOURCE, "red"), (TARGET, "blue"))
     ]
@@ -154,7 +155,7 @@ def test_a_blend_learns_its_mask_from_words(tiny, latents):
 
 
 def test_anchoring_pulls_to_the_source(tiny, latents):
-    path = climb(tiny, latents, "dual-chain", 1)
+    path = inverted(tiny, latents, "dual-chain", 1)
 
     def away(anchor):
         target = tiny.condition(TARGET).with_guidance(3, GuidanceSchedule(anchor=anchor))
@@ -166,7 +167,7 @@ def test_anchoring_pulls_to_the_source(tiny, latents):
 def test_no_inversion_is_noise_on_the_image(tiny, latents):
     path = sdedit_trajectory(tiny, latents, tiny.condition(SOURCE), 10)
     assert torch.equal(path.x0, latents) and path.xT.std() > 0.9
-    found = edit(tiny, path, tiny.condition(TARGET), strength=0.5)
+    found = edit(tiny, path.with_strength(0.5), tiny.condition(TARGET))
     assert (found.x0 - latents).abs().max() > 1e-3
 
 
@@ -174,23 +175,25 @@ def test_no_inversion_is_noise_on_the_image(tiny, latents):
 
 
 def test_wrong_use_is_refused(tiny, toy, points, latents):
-    path, target = climb(tiny, latents, "dual-chain", 1), tiny.condition(TARGET)
+    path, target = inverted(tiny, latents, "dual-chain", 1), tiny.condition(TARGET)
     with pytest.raises(ValueError, match="strength in .0, 1., got 0"):
-        edit(tiny, path, target, strength=0)
-    with pytest.raises(ValueError, match="one of shifted, target, got 'mine'"):
+        path.with_strength(0)
+    with pytest.raises(
+        ValueError, match="unknown evaluate_at 'mine': expected one of shifted, target"
+    ):
         edit(tiny, path, target, evaluate_at="mine")
     with pytest.raises(ValueError, match="each of 2 samples, got 3"):
         edit(tiny, path, tiny.condition([TARGET] * 3))
     with pytest.raises(ValueError, match=r"mask of the image .* got \[5, 5\]: resize"):
         edit(tiny, path, target, blend=np.ones((5, 5)))
-    with pytest.raises(ValueError, match="path of .*tiny@.*, got one of mixture"):
+    with pytest.raises(ValueError, match="trajectory of .*tiny@.*, got one of mixture"):
         edit(tiny, invert(toy, points, toy.condition(), steps=2), target)
-    with pytest.raises(ValueError, match="UNet with cross-attention, got NoneType"):
+    with pytest.raises(ValueError, match="model with attention, got mixture"):
         edit(
             toy,
             invert(toy, points, toy.condition(), steps=2),
             toy.condition("left"),
             AttentionStore(),
         )
-    with pytest.raises(ValueError, match="changed no attention: widen"):
+    with pytest.raises(ValueError, match="changed no attention: raise"):
         edit(tiny, path, target, MasaCtrl(start=2.0))

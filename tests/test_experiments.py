@@ -78,8 +78,8 @@ def test_published_order_walks_the_same_chains_as_dual_chain(toy):
     assert published["latent_max"] < 1e-12
     # Its first chain is DDIM inversion, as is the one that dual_chain keeps.
     path = dual_chain(toy, x, condition, toy.grid(7))
-    eps = toy(path.kept["z"][1], path.grid.t[1], condition)
-    torch.testing.assert_close(path.kept["eps"][0], eps)
+    eps = toy(path.per_node["z"][1], path.grid.t[1], condition)
+    torch.testing.assert_close(path.per_step["eps"][0], eps)
 
 
 def test_step_order_of_two_steps_by_hand():

@@ -253,14 +253,6 @@ def test_at_drops_dynamic_control():
     assert before.with_guidance(3).text is before.text
 
 
-def test_the_dual_chain_climbs_under_mirrored_guidance_alone():
-    for schedule in (None, GuidanceSchedule(power=4, clip=0.5, anchor=0.1)):
-        climb = condition(7.5, schedule=schedule).climb
-        assert climb.guidance_scale == 1 and climb.schedule is None
-    mirrored = condition(7.5, schedule=DEFAULT_SCHEDULE)
-    assert mirrored.climb is mirrored
-
-
 def test_rows_are_those_of_the_batch():
     found = condition(2, (3.0, 5.0), (-1.0,), DEFAULT_SCHEDULE)
     part = found.samples(1, 4, of=6)  # its prompts are 3 5 3 5 3 5

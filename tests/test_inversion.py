@@ -24,7 +24,9 @@ EXACT_OPTIONS = [(name, options) for name, options in OPTIONS if name in EXACT]
 
 
 def there_and_back(model, x, condition, method="dual-chain", steps=10, **options):
-    path = invert(model, x, condition, method, steps, **options)
+    # Where both ways are common, coming back is promised under the guidance of the inversion.
+    guided = True if METHODS[method].both_common else None
+    path = invert(model, x, condition, method, steps, guided=guided, **options)
     return path, reconstruct(model, path)
 
 
@@ -54,7 +56,7 @@ def test_dual_chain_by_its_definition(toy, points, timestep, w):
     # In y = x/√ᾱ a step is y ← y + Δσ·ε: the original chain z moves along the noise where it
     # stands, at w = 1, the auxiliary chain along the guided noise where the original arrives.
     condition, grid = toy.condition("left", w), toy.grid(20)
-    path = invert(toy, points, condition, "dual-chain", 20, timestep=timestep)
+    path = invert(toy, points, condition, "dual-chain", 20, guided=True, timestep=timestep)
     scale = grid.alphas.sqrt()
     z = x = points / scale[0]
     for i in range(1, 21):
@@ -63,8 +65,8 @@ def test_dual_chain_by_its_definition(toy, points, timestep, w):
         z = z + change * toy(z * scale[i - 1], told, condition.with_guidance(1))
         eps = toy(z * scale[i], grid.t[i], condition)
         x = x + change * eps
-        torch.testing.assert_close(path.kept["z"][i], z * scale[i])
-        torch.testing.assert_close(path.kept["eps"][i - 1], eps)
+        torch.testing.assert_close(path.per_node["z"][i], z * scale[i])
+        torch.testing.assert_close(path.per_step["eps"][i - 1], eps)
         torch.testing.assert_close(path.xs[i], x * scale[i])
 
 
@@ -73,7 +75,7 @@ def test_original_chain_is_ddim_inversion(toy, points, timestep):
     condition = toy.condition("right")
     dual = invert(toy, points, condition, "dual-chain", 20, timestep=timestep)
     plain = invert(toy, points, condition, "ddim", 20, timestep=timestep)
-    torch.testing.assert_close(dual.kept["z"], plain.xs)
+    torch.testing.assert_close(dual.per_node["z"], plain.xs)
     assert (dual.xT - plain.xT).abs().max() > 1e-3
 
 
@@ -149,11 +151,11 @@ def test_error_of_ddim_is_of_first_order_and_that_of_dual_chain_is_none(toy, poi
 def test_error_under_guidance_is_the_sum_of_guided_differences(toy, points, timestep, w):
     # y'_0 − y_0 = −(w − 1)·Σ Δσ_i (ε_c − ε_u)(z_i), all of it known after inversion.
     condition = toy.condition("left")
-    path = invert(toy, points, condition, "dual-chain", 20, timestep=timestep)
+    path = invert(toy, points, condition, "dual-chain", 20, guided=True, timestep=timestep)
     back = reconstruct(toy, path, condition.with_guidance(w))
     grid, expected = path.grid, torch.zeros_like(points)
     for i in range(1, 21):
-        z = path.kept["z"][i]
+        z = path.per_node["z"][i]
         guided = toy(z, grid.t[i], condition) - toy(z, grid.t[i], condition.with_guidance(0))
         expected -= (w - 1) * (grid.sigmas[i] - grid.sigmas[i - 1]) * guided
     error = (back.x0 - path.x0) / grid.alphas[0].sqrt()
@@ -234,8 +236,8 @@ def test_null_text_lowers_its_loss_at_every_step_and_beats_ddim(scenes):
             landed = grid.step(back.xs[i], eps, i, i - 1)
             return (landed - path.xs[i - 1]).square().mean()
 
-        assert miss(path.kept["null"][i - 1]) <= miss(null) * (1 + 1e-6)
-        null = path.kept["null"][i - 1]
+        assert miss(path.per_step["null"][i - 1]) <= miss(null) * (1 + 1e-6)
+        null = path.per_step["null"][i - 1]
     ddim = invert(scenes, x, condition.with_guidance(1), "ddim", 10)
     assert torch.equal(ddim.xs, path.xs)
     assert (
@@ -268,7 +270,7 @@ def test_direct_puts_the_source_back_on_the_inverted_path(tiny64, latents):
     ddim = invert(tiny64, latents, condition.with_guidance(1), "ddim", 10)
     assert torch.equal(path.xs, ddim.xs)
     torch.testing.assert_close(back.xs, ddim.xs, rtol=0, atol=1e-12)
-    assert path.kept["offset"].abs().max() > 1e-3
+    assert path.per_step["offset"].abs().max() > 1e-3
 
 
 def test_edit_friendly_walks_as_a_ddpm_scheduler_fed_with_its_maps(tiny64, latents):
@@ -278,7 +280,7 @@ def test_edit_friendly_walks_as_a_ddpm_scheduler_fed_with_its_maps(tiny64, laten
     down.set_timesteps(10)
     with torch.no_grad():
         for i, t in zip(range(10, 0, -1), down.timesteps, strict=True):
-            noise = path.kept["map"][i - 1] / path.grid.ddpm_std(i)
+            noise = path.per_step["map"][i - 1] / path.grid.ddpm_std(i)
             eps = tiny64(x, t, condition)
             x = down.step(eps, t, x, eta=1, variance_noise=noise).prev_sample
             torch.testing.assert_close(back.xs[i - 1], x, rtol=1e-4, atol=1e-4)
@@ -306,7 +308,7 @@ def test_unmixed_edict_is_a_leapfrog_on_a_grid_with_every_node_twice(toy, points
     condition, grid = toy.condition("left"), toy.grid(10)
     path, back = there_and_back(toy, points, condition, "edict", 10, p=1.0)
     assert path.latent_error(back).max() < 1e-12
-    s = torch.stack([path.kept["y"], path.xs], 1).flatten(0, 1)
+    s = torch.stack([path.per_node["y"], path.xs], 1).flatten(0, 1)
     scale, sigmas, t = (
         each.repeat_interleave(2) for each in (grid.alphas.sqrt(), grid.sigmas, grid.t)
     )
@@ -383,10 +385,8 @@ def test_network_calls_are_the_promised_ones(tiny, latents, method, steps):
     condition = tiny.condition(PROMPT)
     known = METHODS[method]
     for w, calls in {1: 1, 3: 2}.items():
-        path = invert(
-            tiny, latents, condition.with_guidance(w if known.inverts_guided else 1), method, steps
-        )
-        rows = path.nfe, reconstruct(tiny, path, condition.with_guidance(w)).nfe
+        path = invert(tiny, latents, condition.with_guidance(w), method, steps)
+        rows = path.nfe, reconstruct(tiny, path).nfe
         most = known.nfe(steps, calls)
         if method in ("spdinv", "null-text"):  # They stop when they are close enough.
             assert steps <= rows[0] <= most[0] and rows[1] == most[1]
@@ -428,11 +428,11 @@ def test_kept_noise_spares_the_prompts_part_under_another_scale(toy, points):
         told = condition.with_guidance(w, schedule)
         back, x = reconstruct(toy, path, told), path.xT
         for i in grid.sampling_nodes():
-            x = grid.step(x, toy(path.kept["z"][i], grid.t[i], told), i, i - 1)
+            x = grid.step(x, toy(path.per_node["z"][i], grid.t[i], told), i, i - 1)
         torch.testing.assert_close(back.x0, x, rtol=0, atol=1e-12)
         assert back.nfe == rows
     # Nothing is known of the noise at w = 1 if the inversion was guided.
-    guided = invert(toy, points, condition.with_guidance(2), steps=10)
+    guided = invert(toy, points, condition.with_guidance(2), steps=10, guided=True)
     assert reconstruct(toy, guided, condition).nfe == 10
     assert reconstruct(toy, guided, condition.with_guidance(3)).nfe == 20
 
@@ -484,7 +484,7 @@ def test_records_name_what_made_them(tiny, latents, method):
 @pytest.mark.parametrize("method", ["ddim", "dual-chain"])
 def test_noise_read_off_a_walk_is_the_noise_it_moved_along(toy, points, method):
     path, back = there_and_back(toy, points, toy.condition("left"), method, 20)
-    where = path.kept["z"] if method == "dual-chain" else back.xs
+    where = path.per_node["z"] if method == "dual-chain" else back.xs
     asked = [toy(where[i], path.grid.t[i], path.condition) for i in range(1, 21)]
     walk = path if method == "dual-chain" else back
     torch.testing.assert_close(walk.eps, torch.stack(asked), rtol=1e-7, atol=1e-7)
@@ -510,9 +510,13 @@ def test_unknown_options_are_refused(toy, points, method):
 @pytest.mark.parametrize(
     ("method", "option", "message"),
     [
-        ("ddim", {"timestep": "both"}, "'next' or 'current', got 'both'"),
-        ("dual-chain", {"timestep": "both"}, "'next' or 'current', got 'both'"),
-        ("aidi", {"mixing": "best"}, "anderson, average, got 'best'"),
+        ("ddim", {"timestep": "both"}, "unknown timestep 'both': expected one of next, current"),
+        (
+            "dual-chain",
+            {"timestep": "both"},
+            "unknown timestep 'both': expected one of next, current",
+        ),
+        ("aidi", {"mixing": "best"}, "unknown mixing 'best': expected one of anderson, average"),
         ("aidi", {"rounds": 0}, "at least one round, got 0"),
         ("fixed-point", {"rounds": 0}, "at least one round, got 0"),
         ("renoise", {"average": 0}, "at least one round, got 0"),
@@ -549,7 +553,7 @@ def test_impossible_numbers_of_steps_are_refused(toy, points, steps):
 
 def test_a_path_of_another_model_is_refused(toy, tiny, points):
     path = invert(toy, points, toy.condition(), steps=2)
-    with pytest.raises(ValueError, match="expected a path of .*tiny@.*got one of mixture"):
+    with pytest.raises(ValueError, match="expected a trajectory of .*tiny@.*got one of mixture"):
         reconstruct(tiny, path)
 
 

@@ -1,13 +1,11 @@
 """The record of a walk keeps everything it is given."""
 
-import json
 import math
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from erddci import METHODS, invert, reconstruct
 from erddci.grid import Grid
@@ -28,8 +26,18 @@ def walk():
     condition = Condition(
         normal(2, 5, 3, dtype=torch.float32), normal(1, 5, 3, dtype=torch.float32), 2.5, "größer"
     )
-    kept = {"z": normal(3, 2, 4, 3, 3), "eps": normal(2, 2, 4, 3, 3)}
-    return Trajectory(grid, normal(3, 2, 4, 3, 3), condition, kept, "some", "model@1", 1.5)
+    return Trajectory(
+        grid,
+        normal(3, 2, 4, 3, 3),
+        condition,
+        guided=False,
+        per_node={"z": normal(3, 2, 4, 3, 3)},
+        per_step={"eps": normal(2, 2, 4, 3, 3)},
+        constants={"p": normal(1)},
+        method="some",
+        model="model@1",
+        nfe=1.5,
+    )
 
 
 def test_image_and_noise_are_the_ends(walk):
@@ -48,14 +56,16 @@ def test_everything_survives_a_file(walk, tmp_path):
     assert (back.condition.guidance_scale, back.condition.prompt) == (2.5, "größer")
     assert back.condition.equivalent(walk.condition)
     assert back.condition.schedule is None
-    assert set(back.kept) == {"z", "eps"}
-    assert all(torch.equal(back.kept[name], walk.kept[name]) for name in walk.kept)
-    assert (back.method, back.model, back.nfe) == ("some", "model@1", 1.5)
+    for kind, names in {"per_node": {"z"}, "per_step": {"eps"}, "constants": {"p"}}.items():
+        stored, expected = getattr(back, kind), getattr(walk, kind)
+        assert set(stored) == names
+        assert all(torch.equal(stored[name], expected[name]) for name in names)
+    assert (back.method, back.model, back.nfe, back.guided) == ("some", "model@1", 1.5, False)
 
 
 def test_a_prompt_that_is_its_own_negative_can_be_saved(walk, tmp_path):
     text = walk.condition.text
-    shared = Trajectory(walk.grid, walk.xs, Condition(text, text), walk.kept)
+    shared = Trajectory(walk.grid, walk.xs, Condition(text, text))
     back = Trajectory.load(shared.save(tmp_path / "walk.safetensors"))
     assert torch.equal(back.condition.text, text) and torch.equal(back.condition.null, text)
 
@@ -63,7 +73,7 @@ def test_a_prompt_that_is_its_own_negative_can_be_saved(walk, tmp_path):
 def test_a_part_of_a_walk_can_be_saved(walk, tmp_path):
     part = Trajectory(walk.grid, walk.xs[:, :1], walk.condition)
     back = Trajectory.load(part.save(tmp_path / "walk.safetensors"))
-    assert torch.equal(back.xs, walk.xs[:, :1]) and back.kept == {}
+    assert torch.equal(back.xs, walk.xs[:, :1]) and back.per_node == back.per_step == {}
 
 
 def test_drift_by_hand(walk):
@@ -131,7 +141,7 @@ def test_files_of_other_things_are_refused(walk, tmp_path):
 )
 def test_dynamic_control_survives_a_file(toy, points, tmp_path, schedule):
     condition = toy.condition("left").with_guidance(7.5, schedule)
-    path = invert(toy, points, condition.climb, steps=6)
+    path = invert(toy, points, condition, steps=6)
     back = Trajectory.load(path.save(tmp_path / "walk.safetensors"))
     assert back.condition.schedule == schedule and isinstance(
         back.condition.schedule.interval, tuple
@@ -142,16 +152,6 @@ def test_dynamic_control_survives_a_file(toy, points, tmp_path, schedule):
     assert again.nfe == 0 and path.latent_error(again).max() < 1e-10
 
 
-def test_a_file_from_before_dynamic_control_can_be_read(walk, tmp_path):
-    path = walk.save(tmp_path / "walk.safetensors")
-    with safe_open(path, "pt") as file:
-        words = json.loads(file.metadata()["trajectory"])
-    del words["schedule"]
-    save_file(load_file(path), path, metadata={"trajectory": json.dumps(words)})
-    back = Trajectory.load(path)
-    assert back.condition.equivalent(walk.condition) and back.condition.schedule is None
-
-
 # Parts of a walk.
 
 
@@ -159,7 +159,14 @@ def test_a_file_from_before_dynamic_control_can_be_read(walk, tmp_path):
 @pytest.mark.parametrize("w", [1, 7.5])
 @pytest.mark.parametrize("method", EXACT)
 def test_a_part_of_a_walk_walks_back(toy, points, method, w, node):
-    path = invert(toy, points, toy.condition("left", w), method, steps=8)
+    path = invert(
+        toy,
+        points,
+        toy.condition("left", w),
+        method,
+        steps=8,
+        guided=True,
+    )
     part = path.truncate(node)
     assert part.grid.num_steps == node and torch.equal(part.xs, path.xs[: node + 1])
     assert torch.equal(part.grid.t, path.grid.t[: node + 1])
@@ -169,26 +176,29 @@ def test_a_part_of_a_walk_walks_back(toy, points, method, w, node):
     assert (back.x0 - points).abs().max() < 1e-10 * max(1, part.xs.abs().max())
 
 
-KEPT = {
-    "null-text": {"null": 3},
-    "direct": {"offset": 3},
-    "edit-friendly": {"map": 3},
-    "edict": {"y": 4, "p": None},
-    "bdia": {"gamma": 3},
-    "belm": {"gamma": 3},
-    "dual-chain": {"z": 4, "eps": 3},
+STORED = {
+    "null-text": ((), ("null",), ()),
+    "direct": ((), ("offset",), ()),
+    "edit-friendly": ((), ("map",), ()),
+    "edict": (("y",), (), ("p",)),
+    "bdia": ((), ("gamma",), ()),
+    "belm": ((), ("gamma",), ()),
+    "dual-chain": (("z",), ("eps",), ()),
 }
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_method_keeps_is_cut_with_its_walk(toy, points, method):
     path = invert(toy, points, toy.condition("left", 3), method, steps=5)
-    part, expected = path.truncate(3), KEPT.get(method, {})
-    assert set(part.kept) == set(path.kept) == set(expected)
-    for name, length in expected.items():
-        assert torch.equal(
-            part.kept[name], path.kept[name][:length] if length else path.kept[name]
-        )
+    part = path.truncate(3)
+    per_node, per_step, constants = STORED.get(method, ((), (), ()))
+    assert (*part.per_node,) == (*path.per_node,) == per_node
+    assert (*part.per_step,) == (*path.per_step,) == per_step
+    assert (*part.constants,) == (*path.constants,) == constants
+    for name in per_node:
+        assert torch.equal(part.per_node[name], path.per_node[name][:4])
+    for name in per_step:
+        assert torch.equal(part.per_step[name], path.per_step[name][:3])
     assert reconstruct(toy, part).xs.shape == (4, 2, 2, 1, 1)
 
 
@@ -216,7 +226,7 @@ def test_a_repeated_walk_walks_back_as_each_alone(toy, points, method):
 
 def test_null_embeddings_of_each_sample_are_repeated_in_order(toy, points):
     path = invert(toy, points, toy.condition("left", 3), "null-text", steps=4)
-    null, many = path.kept["null"], path.repeat(2).kept["null"]
+    null, many = path.per_step["null"], path.repeat(2).per_step["null"]
     assert null.shape == (4, 2, 1, 3) and not torch.equal(null[:, 0], null[:, 1])
     assert torch.equal(many[:, :2], null) and torch.equal(many[:, 2:], null)
 

@@ -188,8 +188,9 @@ def _ways(ax: Axes, table: pd.DataFrame, across: str, up: str) -> None:
             for name in (across, up)
         ]
         ax.errorbar(
-            row[across], row[up], spans[1], spans[0], fmt=marker, color=colour, label=row["setting"],
-            markersize=6, elinewidth=0.8, markeredgecolor="black", markeredgewidth=0.4,
+            row[across], row[up], spans[1], spans[0], fmt=marker, color=colour,
+            label=row["setting"], markersize=6, elinewidth=0.8,
+            markeredgecolor="black", markeredgewidth=0.4,
         )  # fmt: skip
 
 

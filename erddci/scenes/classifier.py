@@ -1,4 +1,4 @@
-"""The scene classifier: a small network that says what an image shows, to judge prompts and edits."""
+"""The attribute classifier: a small network that names what an image of a scene shows."""
 
 from __future__ import annotations
 
