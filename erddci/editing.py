@@ -28,8 +28,15 @@ from erddci.guidance import (
     Model,
     guide_known,
 )
-from erddci.inversion import METHODS, invert, reconstruct
+from erddci.inversion import (
+    METHODS,
+    check_guidance,
+    check_trajectory,
+    invert,
+    reconstruct,
+)
 from erddci.methods import Callback, identity
+from erddci.notices import say
 from erddci.registry import lookup, unknown
 from erddci.trajectory import Trajectory
 
@@ -137,10 +144,11 @@ def edit(
 
     Raises:
         ValueError: another model's trajectory, prompts that do not fit the samples, a mask of
-            another size, an unknown `evaluate_at`, or a control that changed nothing though the
-            prompts differ.
+            another size, or an unknown `evaluate_at`.
+        NotFinite: numbers that grew beyond all bounds.
     """
     _check(model, path, target, evaluate_at)
+    check_guidance(target, path.grid)
     sources = path.xs.shape[1]
     targets = max(1, len(target.text) // sources)
     target = target.samples(0, targets * sources, targets * sources)
@@ -155,7 +163,8 @@ def edit(
             callback = _callback(path, target, mask, state)
             pair = SourceTargetDenoiser(model, path, state)
             source, edited = _sample(pair, path, _joined(path, target), callback, evaluate_at)
-        _check_change(state, path.condition, target)
+        _say_unchanged(state, path.condition, target)
+    check_trajectory(edited, "edit", sampling=True)
     nfe = (model.nfe - before) / (targets * sources)
     return Edit(path, edited, nfe, source, state)
 
@@ -410,13 +419,16 @@ def _check(model: Model, path: Trajectory, target: Condition, evaluate_at: str) 
         )
     if evaluate_at not in EVALUATION_POINTS:
         raise unknown(evaluate_at, EVALUATION_POINTS, "evaluate_at")
+    if evaluate_at != "shifted" and METHODS[path.method].edit is None:
+        say(f"evaluate_at={evaluate_at!r} has no effect on {METHODS[path.method].label}")
 
 
-def _check_change(state: AttentionState, source: Condition, target: Condition) -> None:
+def _say_unchanged(state: AttentionState, source: Condition, target: Condition) -> None:
+    """Say if a control left all attention as it was, though the prompts differ."""
     times = len(target.text) // len(source.text)
     differ = not torch.equal(source.text.repeat(times, 1, 1), target.text)
     if differ and not state.changed and not isinstance(state.control, AttentionStore):
-        raise ValueError(
+        say(
             f"{type(state.control).__name__} changed no attention: raise the progress up to which "
             "it acts, or edit with control=None"
         )

@@ -68,6 +68,7 @@ class Condition:
         guidance_scale: w in ε_u + w(ε_c − ε_u); 1 is plain conditional, 0 unconditional.
         prompt: the words, for labels.
         schedule: how w changes over a trajectory; by default it does not.
+        negative_prompt: the words of `null`, for labels.
     """
 
     text: Tensor
@@ -75,12 +76,17 @@ class Condition:
     guidance_scale: float = 1.0
     prompt: str = ""
     schedule: GuidanceSchedule | None = None
+    negative_prompt: str = ""
 
     def with_guidance(
         self, guidance_scale: float, schedule: GuidanceSchedule | None = None
     ) -> Condition:
         """The same prompt under another guidance scale, constant unless `schedule` is given."""
         return replace(self, guidance_scale=guidance_scale, schedule=schedule)
+
+    def clone(self) -> Condition:
+        """The same with tensors of its own."""
+        return replace(self, text=self.text.clone(), null=self.null.clone())
 
     def samples(self, start: int, stop: int, of: int) -> Condition:
         """The part for samples `start` to `stop` of a batch `of` so many."""

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from erddci import methods
+from erddci.grid import Grid
 from erddci.guidance import Condition, Model
 from erddci.methods import Callback, identity
+from erddci.notices import check_finite, say
 from erddci.registry import lookup
 from erddci.trajectory import Trajectory
 
@@ -270,7 +272,6 @@ METHODS = {
 }
 
 
-@torch.no_grad()
 def invert(
     model: Model,
     x: Tensor,
@@ -298,6 +299,7 @@ def invert(
     Raises:
         ValueError: an unknown method, latents of another shape or not finite, too few steps, or
             `guided` for a method that has one way alone.
+        NotFinite: numbers that grew beyond all bounds.
         TypeError: an option that the method does not have.
     """
     if x.ndim != 4 or not x.is_floating_point() or not x.isfinite().all():
@@ -307,13 +309,21 @@ def invert(
         )
     known = lookup(METHODS, method, "method")
     guided = known.is_guided(condition, guided)
-    inverted = condition if guided else condition.with_guidance(1)
+    grid = model.grid(steps)
+    check_noise(grid)
     before = model.nfe
-    path = known.invert(model, x, inverted, model.grid(steps), **options)
+    # Methods that optimise need gradients, which inference mode rules out, and for what is made in
+    # it for good.
+    with torch.inference_mode(False), torch.no_grad():
+        x, condition = x.clone(), condition.clone()
+        inverted = condition if guided else condition.with_guidance(1)
+        path = known.invert(model, x, inverted, grid, **options)
     nfe = (model.nfe - before) / len(x)
-    return replace(
+    path = replace(
         path, condition=condition, guided=guided, method=method, model=model.name, nfe=nfe
     )
+    check_trajectory(path, f"inversion by {known.label}")
+    return path
 
 
 @torch.no_grad()
@@ -325,6 +335,7 @@ def reconstruct(model: Model, path: Trajectory, condition: Condition | None = No
 
     Raises:
         ValueError: a trajectory of another model or of an unknown method.
+        NotFinite: numbers that grew beyond all bounds.
     """
     if path.model != model.name:
         raise ValueError(
@@ -333,8 +344,10 @@ def reconstruct(model: Model, path: Trajectory, condition: Condition | None = No
         )
     condition = condition or path.condition
     known = lookup(METHODS, path.method, "method")
+    check_guidance(condition, path.grid)
     before = model.nfe
     back = known.sample(model, path, condition, anchor_callback(path, condition))
+    check_trajectory(back, f"reconstruction by {known.label}", sampling=True)
     return replace(back, guided=True, nfe=(model.nfe - before) / path.xs.shape[1])
 
 
@@ -344,3 +357,49 @@ def anchor_callback(path: Trajectory, condition: Condition) -> Callback:
         return identity
     share = condition.schedule.anchor
     return lambda x, i: x + share * (path.xs[i] - x)
+
+
+def check_guidance(condition: Condition, grid: Grid) -> None:
+    """Say if guidance that was asked for acts at no step, or pushes away from nothing."""
+    if condition.guidance_scale == 1:
+        if condition.negative_prompt:
+            say(f"the negative prompt “{condition.negative_prompt}” has no effect at w = 1")
+        return
+    if condition.schedule is None or condition.schedule.weight(grid.t[1:].double()).any():
+        return
+    low, high = condition.schedule.interval
+    say(
+        f"guidance at w = {condition.guidance_scale:g} acts at no step: none of the timesteps "
+        f"{int(grid.t[1])}…{int(grid.t[-1])} of {grid.num_steps} steps is in the schedule's "
+        f"interval {low:g}…{high:g}; take another number of steps, or a wider interval"
+    )
+
+
+# SD's schedule is below this from t = 590 on.
+NOISE = 0.2
+
+
+def check_noise(grid: Grid) -> None:
+    """Say if the last node of a grid is far from noise."""
+    last = float(grid.alphas[-1])
+    if last > NOISE:
+        say(
+            f"{grid.num_steps} steps end at t = {int(grid.t[-1])}, where ᾱ = {last:.2f} is still "
+            "image: what an edit can change is little; take another number of steps, such as 50"
+        )
+
+
+def check_trajectory(path: Trajectory, what: str, sampling: bool = False) -> None:
+    """Refuse a trajectory whose numbers grew beyond all bounds.
+
+    Raises:
+        NotFinite: says at which node and timestep.
+    """
+    remedy = "take more steps or a smaller guidance scale; a network in float16 may need bfloat16"
+    bad = (~path.xs.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if bad:
+        node = bad[-1] if sampling else bad[0]
+        place = f"at node {node} of {path.grid.num_steps} (t = {int(path.grid.t[node])})"
+        check_finite(path.xs[node], f"in the {what} {place}", remedy)
+    for name, stored in (path.per_node | path.per_step).items():
+        check_finite(stored, f"in what the {what} stores as {name!r}", remedy)

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from erddci.grid import Grid
 from erddci.guidance import Condition, Denoiser, guide_known
+from erddci.notices import check_finite
 from erddci.registry import lookup
 from erddci.trajectory import Trajectory
 
@@ -221,8 +222,9 @@ def null_text(
         here = {"x": x, "eps": model(x, grid.t[i], unguided), "i": i}
         done = 1 - i / grid.num_steps
         rate = learning_rate * (1 - done / 2)
-        enough = tolerance * (1 + 100 * done)
-        null = _adam_per_sample(null, partial(error, **here), rounds, rate, enough)
+        null = _adam_per_sample(
+            null, partial(error, **here), rounds, rate, tolerance * (1 + 100 * done)
+        )
         nulls.append(null)
         x = step(null, **here)
     return replace(path, condition=condition, per_step={"null": torch.stack(nulls[::-1])})
@@ -442,6 +444,8 @@ def belm(model: Denoiser, x: Tensor, condition: Condition, grid: Grid) -> Trajec
     """
     h, root = grid.sigmas.diff(), grid.alphas.sqrt()
     gamma = (h[:-1] / h[1:]) ** 2 * root[:-2] / root[2:]
+    # Between nodes of equal noise level any weight is as accurate; 1 can be undone.
+    gamma = torch.where(h[1:] == 0, 1, gamma)
     return _two_step(model, x, condition, grid, torch.cat([torch.zeros(1), gamma]))
 
 
@@ -591,24 +595,48 @@ def _adam_per_sample(
 ) -> Tensor:
     """Minimise a loss per sample [B] by Adam, each sample until it is below `tolerance`.
 
+    Half-precision starts are optimised in float32, and their loss is scaled, so that gradients
+    through a half-precision network do not vanish.
+
     Returns:
         of each sample the best value met, which may be the start.
+
+    Raises:
+        NotFinite: a loss or a gradient that is.
     """
-    value, best = start.clone().requires_grad_(), start.clone()
-    lowest = torch.full((len(start),), torch.inf).to(start)
+    value = start.to(torch.promote_types(start.dtype, torch.float32)).clone().requires_grad_()
+    best = value.detach().clone()
+    lowest = torch.full((len(start),), torch.inf, dtype=torch.float64).to(best)
     adam = torch.optim.Adam([value], learning_rate)
     with torch.enable_grad():
         for n in range(rounds + 1):
-            losses = loss(value)
+            losses = check_finite(loss(value), "in the loss of an optimisation", _REMEDY)
             better = losses < lowest
-            lowest, best[better] = losses.detach().minimum(lowest), value.detach()[better]
+            lowest = losses.detach().to(lowest).minimum(lowest)
+            best[better] = value.detach()[better]
             if n == rounds or (lowest < tolerance).all():
                 break
-            adam.zero_grad()
-            losses.sum().backward()
-            adam.step()
+            _step_scaled(adam, value, losses)
             value.data[lowest < tolerance] = best[lowest < tolerance]
     return best
+
+
+_REMEDY = "take more steps, a smaller guidance scale or learning rate, or a network in float32"
+
+# Gradients of a mean over latents are about 1e-6; float16 holds nothing below 6e-8.
+LOSS_SCALE = 2.0**10
+
+
+def _step_scaled(adam: torch.optim.Adam, value: Tensor, losses: Tensor) -> None:
+    """One step of Adam, which is blind to the scale of the loss but for overflow."""
+    scale = LOSS_SCALE
+    while True:
+        (gradient,) = torch.autograd.grad(scale * losses.sum(), value, retain_graph=True)
+        if gradient.isfinite().all() or scale < 1:
+            break
+        scale /= 16
+    value.grad = check_finite(gradient, "in the gradient of an optimisation", _REMEDY) / scale
+    adam.step()
 
 
 def _average(guesses: Sequence[Tensor], landed: Sequence[Tensor]) -> Tensor:

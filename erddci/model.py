@@ -17,6 +17,7 @@ from erddci.attention import AttentionState, Control, attention_control
 from erddci.grid import Grid, to_epsilon
 from erddci.guidance import Condition, guided_noise
 from erddci.images import ImageInput, open_image
+from erddci.notices import check_finite, half_precision
 
 EMBEDDED = Path(__file__).parent / "scenes" / "weights"
 
@@ -109,7 +110,8 @@ class StableDiffusion:
 
     def _predict(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
         self.nfe += len(x)
-        output = self.unet(x.to(self.dtype), t, text).sample.to(x.dtype)
+        # An optimised embedding is float32 whatever the network is.
+        output = self.unet(x.to(self.dtype), t, text.to(self.dtype)).sample.to(x.dtype)
         a = self.alphas_cumprod[t][:, None, None, None]
         return to_epsilon(output, x, a, self.scheduler.config["prediction_type"])
 
@@ -136,7 +138,8 @@ class StableDiffusion:
         prompts = [prompt] if isinstance(prompt, str) else prompt
         text = torch.cat([self._encode_text(each) for each in prompts])
         null = self._encode_text(negative_prompt)
-        return Condition(text, null, float(guidance_scale), " | ".join(prompts))
+        words = " | ".join(prompts)
+        return Condition(text, null, float(guidance_scale), words, negative_prompt=negative_prompt)
 
     def _encode_text(self, prompt: str) -> Tensor:
         length = self.tokenizer.model_max_length
@@ -175,13 +178,15 @@ class StableDiffusion:
         images = torch.from_numpy(np.stack([self.to_array(each) for each in images]))
         pixels = images.permute(0, 3, 1, 2).to(self.device, self.dtype)
         mean = self.vae.encode(pixels * 2 - 1).latent_dist.mean
+        check_finite(mean, "from the VAE's encoder", half_precision(self.dtype))
         return mean.to(self.latent_dtype) * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> np.ndarray:
         """Decode latents [B, C, H, W] to images [B, height, width, 3], floats in [0, 1]."""
         scaled = (x / self.vae.config["scaling_factor"]).to(self.dtype)
-        pixels = torch.cat([self.vae.decode(row).sample for row in scaled.split(8)])
+        pixels = torch.cat([self.vae.decode(part).sample for part in scaled.split(8)])
+        check_finite(pixels, "from the VAE's decoder", half_precision(self.dtype))
         return pixels.permute(0, 2, 3, 1).div(2).add(0.5).clamp(0, 1).float().cpu().numpy()
 
     @torch.no_grad()

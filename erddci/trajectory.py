@@ -144,6 +144,7 @@ class Trajectory:
             "guided": self.guided,
             "guidance_scale": self.condition.guidance_scale,
             "prompt": self.condition.prompt,
+            "negative_prompt": self.condition.negative_prompt,
             "schedule": self.condition.schedule and asdict(self.condition.schedule),
         }
         tensors = {
@@ -181,8 +182,8 @@ class Trajectory:
         schedule = words.pop("schedule")
         if schedule:
             schedule = GuidanceSchedule(**schedule | {"interval": tuple(schedule["interval"])})
-        w, prompt = words.pop("guidance_scale"), words.pop("prompt")
-        condition = Condition(tensors["text"], tensors["null"], w, prompt, schedule)
+        told = {name: words.pop(name) for name in ("guidance_scale", "prompt", "negative_prompt")}
+        condition = Condition(tensors["text"], tensors["null"], schedule=schedule, **told)
         grid = Grid(tensors["t"].cpu(), tensors["alphas"].cpu())
         stored = {kind: _under(kind, tensors) for kind in STORED}
         return cls(grid, tensors["xs"], condition, **stored, **words)

@@ -244,5 +244,5 @@ def test_a_file_cut_short_is_refused(copied):
 
 def test_a_path_of_other_weights_is_refused(tiny, copied, latents):
     path = erddci.invert(tiny, latents, tiny.condition(PROMPT), steps=1)
-    with pytest.raises(ValueError, match="expected a path of"):
+    with pytest.raises(ValueError, match="expected a trajectory of"):
         erddci.reconstruct(tiny, replace(path, model=f"{copied}@00000000"))
