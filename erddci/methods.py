@@ -205,10 +205,7 @@ def null_text(
     """
     unguided = condition.with_guidance(1)
     path = ddim(model, x, unguided, grid)
-
-    def step(null: Tensor, x: Tensor, eps: Tensor, i: int) -> Tensor:
-        unconditional = model(x, grid.t[i], replace(condition, null=null).with_guidance(0))
-        return grid.step(x, condition.guided(unconditional, eps, grid.t[i]), i, i - 1)
+    step = _null_text_step(model, condition, grid)
 
     def error(null: Tensor, x: Tensor, eps: Tensor, i: int) -> Tensor:
         return (step(null, x, eps, i) - path.xs[i - 1]).square().flatten(1).mean(1)
@@ -228,6 +225,16 @@ def null_text(
         nulls.append(null)
         x = step(null, **here)
     return replace(path, condition=condition, per_step={"null": torch.stack(nulls[::-1])})
+
+
+def _null_text_step(model: Denoiser, condition: Condition, grid: Grid) -> Callable[..., Tensor]:
+    """The guided step from x at node i along ε_c, as a function of the null embedding."""
+
+    def step(null: Tensor, x: Tensor, eps: Tensor, i: int) -> Tensor:
+        unconditional = model(x, grid.t[i], replace(condition, null=null).with_guidance(0))
+        return grid.step(x, condition.guided(unconditional, eps, grid.t[i]), i, i - 1)
+
+    return step
 
 
 def null_text_sample(
