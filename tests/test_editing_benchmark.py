@@ -31,7 +31,7 @@ def rows(scenes, drawn, folder):
 def test_every_way_is_inverted_as_it_is_meant_to_be():
     for name, method in METHODS.items():
         assert case(name, "none", "constant", 5, 10).inverted_at == (
-            5 if method.inverts_guided else 1
+            5 if (method.inverts == "guided") else 1
         )
     assert case("dual-chain", "none", "constant", 5, 10).inverted_at == 1
     assert case("dual-chain", "refine", "dynamic", 5, 10).inverted_at == 5

@@ -202,9 +202,9 @@ def test_scenes_are_inverted_as_the_method_and_the_dynamic_control_want(tiny, me
     scenes = data.examples()[:2]
     path = experiments.climbed(tiny, scenes, method, 3, 2, DEFAULT_SCHEDULE)
     assert path.xs.shape[:2] == (3, 2) and path.method == method
-    assert path.condition.guidance_scale == expected
+    assert path.inversion_condition.guidance_scale == expected
     plain = experiments.climbed(tiny, scenes, "dual-chain", 3, 2)
-    assert plain.condition.guidance_scale == 1  # nothing mirrors guidance
+    assert plain.inversion_condition.guidance_scale == 1  # nothing mirrors guidance
 
 
 def test_edit_gallery_has_all_ways_between_input_and_truth(scenes, one_edit):

@@ -11,7 +11,6 @@ from erddci.experiments.editing import (
     edit_one,
     edited,
     injection_sweep,
-    source_back,
     word_maps,
 )
 from erddci.experiments.guidance import FORMS, OTHERS, edit_sweep, guidance_sweep
@@ -57,7 +56,6 @@ __all__ = [
     "reconstruct_one",
     "reconstruction",
     "reconstructions",
-    "source_back",
     "step_order",
     "step_size",
     "vae_floor",

@@ -13,11 +13,11 @@ from tqdm.auto import tqdm
 from transformers import CLIPTokenizer
 
 from erddci.controls import LocalBlend, make_control
-from erddci.editing import Edit, edit
+from erddci.editing import edit, reconstruct_source
 from erddci.experiments.measures import TRUTH, edit_rows, measures, start
 from erddci.guidance import DEFAULT_SCHEDULE, GuidanceSchedule
 from erddci.images import ImageInput, open_image
-from erddci.inversion import climb, invert, reconstruct
+from erddci.inversion import invert
 from erddci.model import StableDiffusion
 from erddci.prompts import words_of
 from erddci.scenes.examples import Example
@@ -51,21 +51,14 @@ def edit_one(
     prompts = [source], [target]
     steering = make_control(control, model.tokenizer, *prompts)
     local = LocalBlend.from_prompts(model.tokenizer, *prompts) if blend else None
-    path = invert(model, x, climb(before, method), method, steps)
-    found = edit(model, path, after, steering, blend=local, strength=strength)
-    kept, changed = (model.decode(e.x0)[0] for e in (source_back(model, found), found))
+    path = invert(model, x, before, method, steps)
+    found = edit(model, path.with_strength(strength), after, steering, blend=local)
+    kept, changed = (model.decode(e.x0)[0] for e in (reconstruct_source(model, found), found))
     row = measures(kept, image, round_trip) | {
         "nfe_inversion": path.nfe,
         "nfe_sampling": found.nfe,
     }
     return row, open_image(changed, model.resolution)
-
-
-def source_back(model: StableDiffusion, found: Edit) -> Trajectory:
-    """The source's way back beside an edit, walked now if the edit could do without it."""
-    if found.attention or found.source.method == "dual-chain":
-        return found.source
-    return reconstruct(model, found.source)
 
 
 def climbed(
@@ -81,7 +74,7 @@ def climbed(
         guidance_scale, schedule
     )
     x = model.encode([scene.image for scene in scenes])
-    return invert(model, x, climb(source, method), method, steps)
+    return invert(model, x, source, method, steps)
 
 
 def edited(

@@ -18,12 +18,12 @@ import torch
 
 from erddci.attention import Control
 from erddci.controls import CONTROLS, make_control
-from erddci.editing import edit, sdedit_trajectory
+from erddci.editing import EditConfig, edit, sdedit_trajectory
 from erddci.experiments import edit_rows
 from erddci.experiments import sweep as runs
 from erddci.experiments.timing import cached_inversion, synchronized_time
 from erddci.guidance import DEFAULT_SCHEDULE, GuidanceSchedule
-from erddci.inversion import METHODS, climbs_guided, invert
+from erddci.inversion import METHODS, invert
 from erddci.metrics import MEASURES, compare
 from erddci.model import StableDiffusion
 from erddci.scenes.examples import KINDS, Example, edits
@@ -96,7 +96,8 @@ def case(method: str, control: str, schedule: str, w: float, steps: int) -> Case
         if value not in values:
             raise ValueError(f"unknown {name} {value!r}: expected one of {', '.join(values)}")
     name = VARIANTS.get(method, Variant(method)).method
-    guided = name in METHODS and climbs_guided(name, SCHEDULES[schedule])
+    config = EditConfig(name, guidance_scale=w, schedule=SCHEDULES[schedule])
+    guided = method != CEILING and config.inverts_guided
     return Case(method, control, schedule, float(w if guided else 1), float(w), steps)
 
 
@@ -364,7 +365,7 @@ def _edited(
     if way.method == SDEDIT:
         path, up = sdedit_trajectory(model, x, source, way.steps), 0.0
     else:
-        told = source.with_guidance(way.inverted_at, schedule)
+        told = source.with_guidance(way.guidance_scale, schedule)
         climb = cached_inversion(
             model, x, told, variant.method, way.steps, kept, **variant.inversion
         )
@@ -372,7 +373,9 @@ def _edited(
     start = synchronized_time(model)
     control = make_control(way.control, model.tokenizer, sources, targets)
     wish = target.with_guidance(way.guidance_scale, schedule)
-    found = edit(model, path, wish, control, **variant.edit)
+    options = dict(variant.edit)
+    path = path.with_strength(options.pop("strength", 1.0))
+    found = edit(model, path, wish, control, **options)
     seconds = (synchronized_time(model) - start) / len(x)
     spent = {"nfe_inversion": path.nfe, "nfe_sampling": found.nfe}
     spent |= {"seconds_inversion": up / len(x), "seconds_sampling": seconds}

@@ -12,7 +12,7 @@ from erddci.editing import edit
 from erddci.experiments.measures import CaptionedImages, edit_rows, latent_errors, measures
 from erddci.experiments.timing import cached_inversion, synchronized_time
 from erddci.guidance import DEFAULT_SCHEDULE, GuidanceSchedule
-from erddci.inversion import climb, reconstruct
+from erddci.inversion import reconstruct
 from erddci.model import StableDiffusion
 from erddci.scenes.examples import Example
 
@@ -60,7 +60,7 @@ def guidance_sweep(
         for way in ways:
             condition = model.condition(prompts).with_guidance(w, FORMS.get(way))
             method = OTHERS.get(way, "dual-chain")
-            up = cached_inversion(model, x, climb(condition, method), method, steps, kept)
+            up = cached_inversion(model, x, condition, method, steps, kept)
             start = synchronized_time(model)
             back = reconstruct(model, up.path, condition)
             seconds, decoded = synchronized_time(model) - start, model.decode(back.x0)
@@ -94,7 +94,7 @@ def edit_sweep(
     kept, rows = {}, []
     for w, way in tqdm(list(product(scales, ways)), "scales and ways", delay=1):
         schedule, method = FORMS.get(way), OTHERS.get(way, "dual-chain")
-        told = climb(source.with_guidance(w, schedule), method)
+        told = source.with_guidance(w, schedule)
         path = cached_inversion(model, x, told, method, steps, kept).path
         found = edit(model, path, target.with_guidance(w, schedule))
         row = {

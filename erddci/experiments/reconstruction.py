@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from erddci.experiments.measures import CaptionedImages, latent_errors, measures, start
 from erddci.images import ImageInput, open_image
-from erddci.inversion import METHODS, climb, invert, reconstruct
+from erddci.inversion import METHODS, invert, reconstruct
 from erddci.model import StableDiffusion
 
 
@@ -36,7 +36,7 @@ def error_accumulation(
     for w in tqdm(list(scales), "guidance scales", delay=1):
         guided = model.condition(prompts, guidance_scale=w)
         # At w = 1 both are one walk.
-        same = unguided if w == 1 else invert(model, x, guided, "ddim", steps)
+        same = unguided if w == 1 else invert(model, x, guided, "ddim", steps, guided=True)
         for name, path in {"unguided": unguided, "same scale": same}.items():
             back = reconstruct(model, path, guided)
             decoded = model.decode(back.x0)
@@ -118,7 +118,7 @@ def reconstructions(
     x, _, round_trip = start(model, image)
     condition, found = model.condition(prompt, guidance_scale=guidance_scale), {}
     for method in tqdm(list(methods), "methods", delay=1):
-        path = invert(model, x, climb(condition, method), method, steps)
+        path = invert(model, x, condition, method, steps)
         back = reconstruct(model, path, condition)
         found[method] = model.decode(back.x0)[0]
     return round_trip, found
@@ -134,9 +134,9 @@ def reconstruct_one(
 ) -> tuple[dict[str, float], Image.Image]:
     """Bring one image back: the row that `reconstruction` would give it, and the result."""
     x, image, round_trip = start(model, image)
-    condition = model.condition(prompt)
+    condition = model.condition(prompt, guidance_scale=guidance_scale)
     path = invert(model, x, condition, method, steps)
-    back = reconstruct(model, path, condition.with_guidance(guidance_scale))
+    back = reconstruct(model, path)
     decoded = model.decode(back.x0)[0]
     row = measures(decoded, image, round_trip) | latent_errors(path, back)[0]
     row |= {"nfe_inversion": path.nfe, "nfe_sampling": back.nfe}

@@ -20,16 +20,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from erddci.experiments import CaptionedImages, latent_errors, measures, published_order
 from erddci.experiments import sweep as runs
 from erddci.experiments.timing import cached_inversion, peak_memory, synchronized_time
 from erddci.images import ImageInput
-from erddci.inversion import METHODS, climbs_guided, invert, reconstruct
+from erddci.inversion import METHODS, invert, reconstruct
 from erddci.metrics import MEASURES
 from erddci.model import StableDiffusion, load
 from erddci.scenes.examples import held_out
+from erddci.trajectory import Trajectory
 
 # What iterates or optimises in every step.
 EXPENSIVE = ("fixed-point", "aidi", "null-text", "spdinv")
@@ -95,7 +97,11 @@ def cases(
     for n in steps:
         for w in scales:
             for name in methods:
-                ways = [1.0, w] if name in BOTH_INVERSIONS else [w if climbs_guided(name) else 1.0]
+                ways = (
+                    [1.0, w]
+                    if name in BOTH_INVERSIONS
+                    else [w if METHODS[name].inverts == "guided" else 1.0]
+                )
                 found += [Case(name, float(w), float(way), n) for way in dict.fromkeys(ways)]
     return found
 
@@ -284,6 +290,10 @@ def _work(size: int, steps: int, repeats: int) -> float:
     return sum(_reconstruct_held_out(_worker["model"], size, steps, repeats))
 
 
+def _stored(path: Trajectory) -> list[Tensor]:
+    return [*path.per_node.values(), *path.per_step.values(), *path.constants.values()]
+
+
 @torch.no_grad()
 def _run_one(
     model: StableDiffusion, images: CaptionedImages, case: Case, kept: dict
@@ -293,8 +303,9 @@ def _run_one(
         kept["x"] = model.encode([image for image, _ in images])
         kept["round trips"] = model.decode(kept["x"])
     x, condition = kept["x"], model.condition([prompt for _, prompt in images])
-    told = condition.with_guidance(case.inverted_at)
-    up = cached_inversion(model, x, told, case.method, case.steps, kept)
+    told = condition.with_guidance(case.guidance_scale)
+    guided = case.inverted_at != 1 if case.method in BOTH_INVERSIONS else None
+    up = cached_inversion(model, x, told, case.method, case.steps, kept, guided=guided)
     path = up.path
     start = synchronized_time(model)
     with peak_memory(model) as high:
@@ -305,7 +316,7 @@ def _run_one(
         "nfe_sampling": back.nfe,
         "seconds_inversion": up.seconds / len(x),
         "seconds_sampling": (end - start) / len(x),
-        "stored_mb": sum(tensor.nbytes for tensor in path.kept.values()) / len(x) / 1e6,
+        "stored_mb": sum(tensor.nbytes for tensor in _stored(path)) / len(x) / 1e6,
         "batch": len(x),
         **{name: max(value, up.peak[name]) for name, value in high.items()},
     }

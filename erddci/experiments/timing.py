@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from erddci.guidance import Condition
-from erddci.inversion import invert
+from erddci.inversion import METHODS, invert
 from erddci.model import StableDiffusion
 from erddci.trajectory import Trajectory
 
@@ -43,14 +43,13 @@ def cached_inversion(
         kept: inversions of these samples that are known already; a new one is added.
         options: keyword arguments of the method.
     """
-    # At w = 1 no schedule has a say.
-    schedule = condition.schedule if condition.guidance_scale != 1 else None
-    key = ("inversion", method, condition.guidance_scale, schedule, steps, *options.items())
+    guided = METHODS[method].is_guided(condition, options.get("guided"))
+    # Where guidance is 1 no schedule has an effect.
+    under = (condition.guidance_scale, condition.schedule) if guided else (1.0, None)
+    under = (1.0, None) if under[0] == 1 else under
+    key = ("inversion", method, under, steps, *options.items())
     if key not in kept:
-        condition, start = (
-            condition.with_guidance(condition.guidance_scale, schedule),
-            synchronized_time(model),
-        )
+        start = synchronized_time(model)
         with peak_memory(model) as high:
             path = invert(model, x, condition, method, steps, **options)
             seconds = synchronized_time(model) - start
