@@ -35,6 +35,8 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from erddci.registry import unknown
+
 
 def ddim_step(x: Tensor, eps: Tensor, a: Tensor, b: Tensor, s: float | Tensor = 0.0) -> Tensor:
     """Step latents from noise level `a` to noise level `b` along the noise `eps`.
@@ -71,10 +73,7 @@ def to_epsilon(output: Tensor, x: Tensor, a: Tensor, prediction_type: str) -> Te
         return a.sqrt() * output + (1 - a).sqrt() * x
     if prediction_type == "sample":
         return (x - a.sqrt() * output) / (1 - a).sqrt()
-    raise ValueError(
-        f"unknown prediction type {prediction_type!r}: "
-        "expected 'epsilon', 'v_prediction' or 'sample'"
-    )
+    raise unknown(prediction_type, ("epsilon", "v_prediction", "sample"), "prediction type")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from erddci.grid import Grid, stable_diffusion_scheduler
 from erddci.guidance import Condition, guided_noise
+from erddci.registry import unknown
 
 
 def three_clusters() -> Mixture:
@@ -45,11 +46,9 @@ class Mixture:
         Raises:
             ValueError: a word names no component.
         """
-        unknown = set(prompt.split()) - set(self.names)
-        if unknown:
-            raise ValueError(
-                f"unknown words {sorted(unknown)}: expected some of {', '.join(self.names)}"
-            )
+        for word in prompt.split():
+            if word not in self.names:
+                raise unknown(word, self.names, "word")
         chosen = [float(not prompt.split() or name in prompt.split()) for name in self.names]
         text = torch.tensor(chosen, dtype=torch.float64)
         everything = torch.ones_like(text)

@@ -71,7 +71,7 @@ def test_unprompted_samples_come_from_every_component(toy):
 
 
 def test_unknown_words_are_refused(toy):
-    with pytest.raises(ValueError, match=r"unknown words \['bottom'\].*left, right, top"):
+    with pytest.raises(ValueError, match="unknown word 'bottom'.* left, right, top"):
         toy.condition("left bottom")
 
 

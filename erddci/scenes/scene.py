@@ -11,6 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from erddci.registry import lookup, unknown
+
 SHAPES = ("sphere", "cube", "cylinder", "cone")
 COLOURS = {
     "red": (0.86, 0.08, 0.08),
@@ -149,13 +151,11 @@ def change(scene: Scene, index: int | None = None, **attributes: str) -> Scene:
     """
     floor = attributes.pop("floor", scene.floor)
     if floor not in FLOORS:
-        raise ValueError(f"unknown floor {floor!r}: expected one of {', '.join(FLOORS)}")
+        raise unknown(floor, FLOORS, "floor")
     for name, value in attributes.items():
-        known = ATTRIBUTES.get(name, ())  # type: ignore[call-overload]
+        known = lookup(ATTRIBUTES, name, "attribute")
         if value not in known:
-            raise ValueError(
-                f"unknown {name} {value!r}: expected one of {', '.join(known) or 'none'}"
-            )
+            raise unknown(value, known, name)
     objects = list(scene.objects)
     if attributes:
         if index is None or not 0 <= index < len(objects):

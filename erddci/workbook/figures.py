@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from erddci.model import StableDiffusion
+from erddci.workbook.files import named
 
 FIGURES = Path(__file__).parents[2] / "figures"
 RESULTS = FIGURES / "results"
@@ -28,14 +29,7 @@ def scripts(names: list[str] | None = None, folder: Path = FIGURES) -> list[Path
     Raises:
         ValueError: a name that fits no script, or no scripts at all.
     """
-    found = sorted([*folder.glob("fig*.py"), *folder.glob("table*.py")])
-    if not found:
-        raise ValueError(f"no figure scripts in {folder}: run in a clone of the repository")
-    known = ", ".join(path.stem for path in found)
-    for name in names or []:
-        if not any(path.stem.startswith(name) for path in found):
-            raise ValueError(f"unknown figure {name!r}: expected one of {known}")
-    return [path for path in found if not names or path.stem.startswith(tuple(names))]
+    return named(folder, ["fig*.py", "table*.py"], names, "figure")
 
 
 def rows_folder(model: StableDiffusion, table: str = "table_reconstruction") -> Path:

@@ -9,6 +9,8 @@ from pathlib import Path
 import nbformat
 import papermill
 
+from erddci.workbook.files import named
+
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
@@ -18,14 +20,7 @@ def notebooks(names: list[str] | None = None, folder: Path = NOTEBOOKS) -> list[
     Raises:
         ValueError: a name that fits no notebook, or no notebooks at all.
     """
-    found = sorted(folder.glob("*.ipynb"))
-    if not found:
-        raise ValueError(f"no notebooks in {folder}: run in a clone of the repository")
-    known = ", ".join(path.stem for path in found)
-    for name in names or []:
-        if not any(path.stem.startswith(name) for path in found):
-            raise ValueError(f"unknown notebook {name!r}: expected one of {known}")
-    return [path for path in found if not names or path.stem.startswith(tuple(names))]
+    return named(folder, ["*.ipynb"], names, "notebook")
 
 
 def execute(
@@ -34,7 +29,7 @@ def execute(
     """Execute a notebook into a copy in `out` and return the seconds it took.
 
     Interactive views are left out (`live` is false) and progress bars are silent.  With `save`,
-    the outputs are also written into the notebook self_until, and nothing else of it changes.
+    the outputs are also written into the notebook itself, and nothing else of it changes.
 
     Raises:
         papermill.PapermillExecutionError: a cell failed; the copy shows which.
