@@ -7,29 +7,11 @@ path = erddci.invert(model, model.encode(example.image), source, method="dual-ch
 back = erddci.reconstruct(model, path)
 path.latent_error(back).max()
 edited = erddci.edit(model, path, model.condition(example.target, guidance_scale=3))
+
+`__init__.pyi` lists what the package exports; it is imported when it is first used, so
+`import erddci` does not wait for torch.
 """
 
-from erddci.editing import edit
-from erddci.grid import Grid, ddim_step
-from erddci.guidance import DEFAULT_SCHEDULE, Condition, GuidanceSchedule
-from erddci.inversion import METHODS, invert, reconstruct
-from erddci.model import StableDiffusion, load
-from erddci.scenes.examples import examples, photographs
-from erddci.trajectory import Trajectory
+import lazy_loader
 
-__all__ = [
-    "DEFAULT_SCHEDULE",
-    "METHODS",
-    "Condition",
-    "GuidanceSchedule",
-    "Grid",
-    "StableDiffusion",
-    "Trajectory",
-    "edit",
-    "examples",
-    "invert",
-    "load",
-    "ddim_step",
-    "photographs",
-    "reconstruct",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import erddci
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from erddci.model import StableDiffusion
-
-# Commands import what they need: `erddci --help` should not wait for torch.
+# What a command needs is imported when it runs, by the lazy package or by the command itself:
+# `erddci --help` does not wait for torch.
 
 app = typer.Typer(
     help="Exact reversible diffusion via dual-chain inversion: see it, test it, trust it.",
@@ -31,9 +32,8 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
 @app.command()
 def doctor(model: ModelOption = "scenes", device: DeviceOption = "auto") -> None:
     """Say what is installed, on what machine, and whether the model works."""
-    from erddci.workbook.doctor import report
-
-    typer.echo(report(model, device))
+    for line in erddci.workbook.doctor.report(model, device):
+        typer.echo(line)
 
 
 @app.command()
@@ -46,11 +46,10 @@ def figures(
     out: Annotated[Path | None, typer.Option(help="folder to write to")] = None,
 ) -> None:
     """Draw the figures: PNG, PDF, the data as CSV, and a manifest each."""
-    from erddci.workbook import figures as record
-
     with _plain_errors():
+        record = erddci.workbook.figures
         chosen = record.scripts(names)
-        loaded = _load(model, device)
+        loaded = erddci.load(model, device)
         for script in chosen:
             for path in record.run(script, loaded, out):
                 typer.echo(path)
@@ -65,11 +64,9 @@ def notebooks(
     out: Annotated[Path, typer.Option(help="folder for the executed copies")] = Path(".executed"),
 ) -> None:
     """Execute the notebooks with papermill, and say how long each took."""
-    from erddci import workbook
-
     with _plain_errors():
-        for path in workbook.notebooks(names):
-            seconds = workbook.execute(path, out, save)
+        for path in erddci.workbook.notebooks.files(names):
+            seconds = erddci.workbook.notebooks.execute(path, out, save)
             typer.echo(f"{path.stem:<30} {seconds:6.1f} s")
 
 
@@ -85,11 +82,9 @@ def reconstruct(
     out: Annotated[Path | None, typer.Option(help="where to save the reconstruction")] = None,
 ) -> None:
     """Invert an image, walk back, and measure what came back against both references."""
-    from erddci import experiments
-
     with _plain_errors():
-        loaded = _load(model, device)
-        result, reconstruction = experiments.reconstruct_one(
+        loaded = erddci.load(model, device)
+        result, reconstruction = erddci.experiments.reconstruct_one(
             loaded, image, prompt, method, steps, guidance_scale
         )
         _tell(result, reconstruction, out)
@@ -118,12 +113,10 @@ def edit(
     out: Annotated[Path | None, typer.Option(help="where to save the edited image")] = None,
 ) -> None:
     """Invert an image, walk back under another prompt, and measure the source beside it."""
-    from erddci import DEFAULT_SCHEDULE, experiments
-
     with _plain_errors():
-        result, edited = experiments.edit_one(
-            _load(model, device), image, source, target, method, control, steps, guidance_scale,
-            strength, DEFAULT_SCHEDULE if schedule else None, blend,
+        result, edited = erddci.experiments.edit_one(
+            erddci.load(model, device), image, source, target, method, control, steps,
+            guidance_scale, strength, erddci.DEFAULT_SCHEDULE if schedule else None, blend,
         )  # fmt: skip
         _tell(result, edited, out)
 
@@ -159,13 +152,12 @@ def reconstruction(
     On several GPUs, or CPU processes: accelerate launch --multi_gpu --num_processes 2 -m erddci …
     """
     from erddci.experiments import reconstruction_benchmark as bench
-    from erddci.inversion import METHODS
     from erddci.scenes.examples import held_out
 
     with _plain_errors():
         chosen = bench.known_profile(profile)
         todo = bench.cases(
-            methods or chosen.get("methods", METHODS),
+            methods or chosen.get("methods", erddci.METHODS),
             scales or chosen["scales"],
             steps or chosen["steps"],
         )
@@ -218,7 +210,7 @@ def speed(
     from erddci.scenes.examples import edits, held_out
 
     with _plain_errors():
-        loaded = _load(model, device)
+        loaded = erddci.load(model, device)
         scene = edits(1, start=edit_benchmark.FIRST_SEED)[0]
         tables = [bench.speed(loaded, held_out(1)[0], steps, repeats)]
         tables.append(edit_benchmark.speed(loaded, scene, steps=steps, repeats=repeats))
@@ -239,25 +231,19 @@ Work = Annotated[Path, typer.Option(help="folder of images, latents and checkpoi
 @train.command()
 def vae(folder: Work = Path("training"), steps: int = 5000) -> None:
     """Train the VAE, or go on from its checkpoint."""
-    from erddci.training import train as training
-
-    training.train_vae(folder, steps)
+    erddci.training.train.train_vae(folder, steps)
 
 
 @train.command()
 def denoiser(folder: Work = Path("training"), steps: int = 5600) -> None:
     """Train UNet and text encoder on the VAE's latents, or go on from their checkpoint."""
-    from erddci.training import train as training
-
-    training.train_denoiser(folder, steps)
+    erddci.training.train.train_denoiser(folder, steps)
 
 
 @train.command()
 def classifier(folder: Work = Path("training"), steps: int = 1200) -> None:
     """Train the scene reader, or go on from its checkpoint."""
-    from erddci.training import train as training
-
-    training.train_classifier(folder, steps)
+    erddci.training.train.train_classifier(folder, steps)
 
 
 Weights = Annotated[Path | None, typer.Option(help="the package's own weights by default")]
@@ -266,9 +252,8 @@ Weights = Annotated[Path | None, typer.Option(help="the package's own weights by
 @train.command()
 def export(folder: Work = Path("training"), out: Weights = None) -> None:
     """Save what was trained as a pipeline folder; the default replaces the embedded model."""
-    from erddci.training import export as exporting
-
     with _plain_errors():
+        exporting = erddci.training.export
         exporting.export(folder, out or exporting.WEIGHTS)
 
 
@@ -278,9 +263,8 @@ def evaluate(
     scenes: Annotated[int, typer.Option(help="held-out scenes to judge on")] = 500,
 ) -> None:
     """Measure saved weights on held-out scenes, and write their model card."""
-    from erddci.training import export as exporting
-
     with _plain_errors():
+        exporting = erddci.training.export
         for name, value in exporting.evaluate(out or exporting.WEIGHTS, scenes).items():
             typer.echo(f"{name:<45} {value:.4g}")
 
@@ -299,25 +283,17 @@ def lpips_vgg(
     ] = None,
 ) -> None:
     """Fetch VGG16 for LPIPS (64 MB), convert it, and keep it in the user's cache."""
-    from erddci.metrics import lpips_weights
-
     with _plain_errors():
-        typer.echo(lpips_weights.fetch("vgg", archive))
+        typer.echo(erddci.metrics.lpips_weights.fetch("vgg", archive))
 
 
-def _load(model: str, device: str) -> StableDiffusion:
-    from erddci.model import load
-
-    return load(model, device)
-
-
-def _load_shared(model: str, device: str) -> tuple[StableDiffusion, bool]:
+def _load_shared(model: str, device: str) -> tuple[erddci.StableDiffusion, bool]:
     """A model on the device of this process of a shared run, and whether it is the main one."""
     from erddci.experiments.sweep import processes
 
     state = processes()
     shared = device == "auto" and state.num_processes > 1
-    return _load(model, str(state.device) if shared else device), state.is_main_process
+    return erddci.load(model, str(state.device) if shared else device), state.is_main_process
 
 
 @contextmanager
@@ -325,6 +301,11 @@ def _plain_errors() -> Iterator[None]:
     """Turn what a user can mend into one line and exit status 1; bugs keep their traceback."""
     try:
         yield
+    except ModuleNotFoundError as error:
+        if (error.name or "erddci").split(".")[0] == "erddci":
+            raise
+        typer.echo(f"error: {error}: pip install 'erddci[notebooks]'", err=True)
+        raise typer.Exit(1) from error
     except (ValueError, FileNotFoundError, ConnectionError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error

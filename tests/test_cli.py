@@ -1,12 +1,14 @@
 """The command line, run as a user would, on the tiny model."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import erddci
 from erddci.cli import app
 
 
@@ -121,7 +123,29 @@ def test_unknown_figure_and_notebook_list_the_known_ones(run):
     assert "00_start_here" in run("notebooks", "99").output
 
 
-def test_doctor_reports_versions_machine_and_a_working_model(run, monkeypatch):
+def test_doctor_prints_each_line_when_it_is_known(run, monkeypatch):
+    def report(model, device):
+        yield f"{model} on {device}"
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr(erddci.workbook.doctor, "report", report)
+    result = run("doctor")
+    assert result.output == "scenes on auto\n" and str(result.exception) == "stopped"
+
+
+def test_a_missing_package_is_one_line_and_a_missing_module_of_ours_a_bug(run, monkeypatch):
+    monkeypatch.delattr(erddci.workbook, "notebooks")
+    monkeypatch.delitem(sys.modules, "erddci.workbook.notebooks")
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    result = run("notebooks")
+    assert result.exit_code == 1 and len(result.output.splitlines()) == 1
+    assert result.output.startswith("error: import of papermill halted")
+    assert "pip install 'erddci[notebooks]'" in result.output
+    monkeypatch.setitem(sys.modules, "erddci.workbook.notebooks", None)
+    assert isinstance(run("notebooks").exception, ModuleNotFoundError)
+
+
+def test_doctor_reports_versions_machine_and_a_working_model(run):
     output = run("doctor").output
     for word in ("torch", "ipywidgets", "memory", "accelerator", "hub", "scenes@"):
         assert word in output

@@ -1,6 +1,8 @@
 """The modules of the package know only what lies below them, and keep to the house rules."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,27 @@ def test_imports_point_down(module):
     below = {*LAYERS[layer], *BASE}
     for name in (each for each in parts if each[0] == "erddci"):
         assert len(name) > 1 and name[1] in below, f"imports {'.'.join(name)}"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import erddci; dir(erddci)",
+        "from erddci.cli import app; app(['--help'], standalone_mode=False)",
+        "from erddci.workbook import doctor; next(doctor.report())",
+        "from erddci import workbook; workbook.check(1, 1)",
+    ],
+)
+def test_torch_is_imported_when_it_is_needed(code):
+    code += "; import sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_the_package_gives_all_that_it_lists():
+    for name in erddci.__all__:
+        assert getattr(erddci, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        erddci.nonsense  # noqa: B018
 
 
 def test_methods_know_no_networks():

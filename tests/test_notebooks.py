@@ -10,6 +10,7 @@ import papermill
 import pytest
 
 from erddci import workbook
+from erddci.workbook import notebooks
 from erddci.workbook.notebooks import NOTEBOOKS
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -237,7 +238,7 @@ def test_internal_links_lead_somewhere(path):
 @each_notebook
 def test_runs_from_top_to_bottom(path, tmp_path):
     before = path.read_bytes()
-    assert workbook.execute(path, tmp_path) > 0
+    assert notebooks.execute(path, tmp_path) > 0
     executed = nbformat.read(tmp_path / path.name, 4)
     check_outputs(executed)
     for cell in executed.cells:
@@ -259,7 +260,7 @@ def write(path, *sources):
 def test_failure_is_an_error_and_leaves_the_copy(tmp_path):
     path = write(tmp_path / "00_fails.ipynb", "print('fine')", "1 / 0", "print('never')")
     with pytest.raises(papermill.PapermillExecutionError, match="ZeroDivisionError"):
-        workbook.execute(path, tmp_path / "out")
+        notebooks.execute(path, tmp_path / "out")
     copy = nbformat.read(tmp_path / "out" / path.name, 4)
     ran, failed, skipped = (cell.outputs for cell in copy.cells if cell.cell_type == "code")
     assert ran[0].text == "fine\n" and failed[0].ename == "ZeroDivisionError" and not skipped
@@ -269,7 +270,7 @@ def test_failure_is_an_error_and_leaves_the_copy(tmp_path):
 def test_saving_keeps_the_outputs_and_nothing_else(tmp_path):
     path = write(tmp_path / "00_runs.ipynb", "from erddci import workbook", "workbook.live()")
     before = nbformat.read(path, 4)
-    workbook.execute(path, tmp_path / "out", save=True)
+    notebooks.execute(path, tmp_path / "out", save=True)
     after = nbformat.read(path, 4)
     assert after.cells[1].outputs[0].data["text/plain"] == "False"
     assert [cell.execution_count for cell in after.cells] == [1, 2]
@@ -280,18 +281,18 @@ def test_saving_keeps_the_outputs_and_nothing_else(tmp_path):
 
 def test_names_choose_notebooks(tmp_path):
     first, second = (write(tmp_path / f"0{n}_x.ipynb") for n in (0, 1))
-    assert workbook.notebooks(folder=tmp_path) == [first, second]
-    assert workbook.notebooks(["01"], tmp_path) == [second]
+    assert notebooks.files(folder=tmp_path) == [first, second]
+    assert notebooks.files(["01"], tmp_path) == [second]
     with pytest.raises(ValueError, match="unknown notebook '7': expected one of 00_x, 01_x"):
-        workbook.notebooks(["7"], tmp_path)
+        notebooks.files(["7"], tmp_path)
     with pytest.raises(ValueError, match="no notebooks in"):
-        workbook.notebooks(folder=tmp_path / "nowhere")
+        notebooks.files(folder=tmp_path / "nowhere")
 
 
 def test_progress_bars_are_not_saved(tmp_path):
     bar = "from tqdm.auto import tqdm\n\nlen(list(tqdm(range(3))))"
     path = write(tmp_path / "00_bars.ipynb", bar)
-    workbook.execute(path, tmp_path / "out", save=True)
+    notebooks.execute(path, tmp_path / "out", save=True)
     (result,) = nbformat.read(path, 4).cells[0].outputs
     assert result.data == {"text/plain": "3"}
 

@@ -1,5 +1,5 @@
 """How alike two images are: PSNR, SSIM, MSE and LPIPS."""
 
-from erddci.metrics.pixel import MEASURES, compare, mse, psnr, ssim
+import lazy_loader
 
-__all__ = ["MEASURES", "compare", "mse", "psnr", "ssim"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,5 @@
 """The notebooks and figures of the repository: running, checking and saving them."""
 
-from erddci.workbook.exercises import check, live
-from erddci.workbook.notebooks import execute, notebooks
+import lazy_loader
 
-__all__ = ["check", "execute", "live", "notebooks"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

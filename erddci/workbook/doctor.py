@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import torch
 
-from erddci.inversion import invert, reconstruct
-from erddci.model import load
-from erddci.scenes.examples import examples
+import erddci
+
+# Functions that need torch import it themselves: the first lines are there before it is.
 
 PACKAGES = (
     "erddci torch diffusers transformers numpy scikit-image matplotlib plotly jupyterlab "
@@ -20,28 +20,44 @@ PACKAGES = (
 ).split()
 
 
-def report(model: str = "scenes", device: str = "auto") -> str:
-    """Describe the installation in a few lines, ending with a reconstruction in five steps."""
-    lines = [f"{package:<20} {_version(package)}" for package in PACKAGES]
+def report(model: str = "scenes", device: str = "auto") -> Iterator[str]:
+    """Describe the installation line by line, ending with a reconstruction in five steps.
+
+    Each line comes as soon as it is known, those that need no network first.
+    """
+    for package in PACKAGES:
+        yield _line(package, _version(package))
+    system = f"{platform.system()} {platform.machine()}"
+    yield _line("python", f"{platform.python_version()} on {system}")
     memory = psutil.virtual_memory()
-    lines += [
-        f"{'python':<20} {platform.python_version()} on {platform.system()} {platform.machine()}",
-        f"{'memory':<20} {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free",
-        f"{'processor':<20} {os.cpu_count()} cores, torch uses {torch.get_num_threads()}",
-        f"{'accelerator':<20} {_accelerator()}",
-        f"{'hub':<20} {_hub()}",
-    ]
-    return "\n".join([*lines, *_check(model, device)])
+    free, total = memory.available / 2**30, memory.total / 2**30
+    yield _line("memory", f"{free:.1f} of {total:.1f} GiB free")
+    yield _line("processor", _processor())
+    yield _line("accelerator", _accelerator())
+    yield _line("hub", _hub())
+    yield from _check(model, device)
+
+
+def _line(name: str, text: str) -> str:
+    return f"{name:<20} {text}"
 
 
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "missing: run `make workbook`, or pip install -c constraints.txt -e ."
+        return "missing: run `make`, or pip install -c constraints.txt -e '.[notebooks]'"
+
+
+def _processor() -> str:
+    import torch
+
+    return f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()}"
 
 
 def _accelerator() -> str:
+    import torch
+
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         name = torch.cuda.get_device_name()
@@ -58,17 +74,15 @@ def _hub() -> str:
     return f"{state}; cached: {', '.join(models) or 'no models'}"
 
 
-def _check(name: str, device: str) -> list[str]:
+def _check(name: str, device: str) -> Iterator[str]:
     try:
-        model = load(name, device)
+        model = erddci.load(name, device)
     except ValueError as error:
-        return [f"{'model':<20} {error}"]
-    example = examples()[0]
-    prompt = example.source if name == "scenes" else ""
-    condition = model.condition(prompt)
-    path = invert(model, model.encode(example.image), condition, "dual-chain", 5)
-    error = path.latent_error(reconstruct(model, path)).max().item()
-    return [
-        f"{'model':<20} {model.name} on {model.device}, {model.dtype}, {model.resolution} px",
-        f"{'check':<20} dual-chain reconstruction in 5 steps: largest latent error {error:.1e}",
-    ]
+        yield _line("model", str(error))
+        return
+    yield _line("model", f"{model.name} on {model.device}, {model.dtype}, {model.resolution} px")
+    example = erddci.examples()[0]
+    condition = model.condition(example.source if name == "scenes" else "")
+    path = erddci.invert(model, model.encode(example.image), condition, "dual-chain", 5)
+    error = path.latent_error(erddci.reconstruct(model, path)).max().item()
+    yield _line("check", f"dual-chain reconstruction in 5 steps: largest latent error {error:.1e}")

@@ -14,7 +14,7 @@ from erddci.workbook.files import named
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
-def notebooks(names: list[str] | None = None, folder: Path = NOTEBOOKS) -> list[Path]:
+def files(names: list[str] | None = None, folder: Path = NOTEBOOKS) -> list[Path]:
     """The notebooks of a folder, or those whose names start with one of `names`.
 
     Raises:

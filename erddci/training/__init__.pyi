@@ -1,0 +1,3 @@
+from . import dataset as dataset
+from . import export as export
+from . import train as train
