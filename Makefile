@@ -12,7 +12,7 @@ READY := .venv/.installed
 TORCH = $$(grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: workbook lab test figures lint constraints clean help
+.PHONY: workbook lab test figures lint hooks constraints clean help
 
 workbook: $(READY)  ## execute every notebook, then draw every figure
 	$(BIN)/erddci notebooks
@@ -21,8 +21,8 @@ workbook: $(READY)  ## execute every notebook, then draw every figure
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest
+test: $(READY)  ## run the tests, a process on every core
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 figures: $(READY)  ## draw every figure
 	$(BIN)/erddci figures
@@ -32,12 +32,14 @@ lint: $(READY)  ## check style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 
-# Resolves afresh and installs nothing. torch keeps its version: raise it by hand.
+hooks: $(READY)  ## do the same before every commit
+	$(BIN)/pre-commit install
+
+# Resolves afresh and installs nothing. torch keeps its version: raise it by hand. pip, because
+# it takes whatever build of torch it was told of; uv looks in registries alone.
 constraints: $(READY)  ## pin the newest versions that pyproject.toml allows
-	{ grep '^#' constraints.txt; \
-	  $(BIN)/pip install $(PIP_ARGS) --dry-run --ignore-installed $(TORCH) -e ".[test]" \
-	  | sed -n 's/^Would install //p' | tr ' ' '\n' | grep -v '^erddci-' \
-	  | sed 's/-\([^-]*\)$$/==\1/; s/+.*//' | LC_ALL=C sort -f; } > .venv/constraints.txt
+	{ grep '^#' constraints.txt; $(BIN)/pip install -q $(PIP_ARGS) --dry-run --ignore-installed \
+	  --report - $(TORCH) -e ".[test]" | $(BIN)/python .ci/pins.py; } > .venv/constraints.txt
 	mv .venv/constraints.txt constraints.txt
 
 clean:  ## remove the environment and what the tools left behind

@@ -5,6 +5,8 @@ import os
 # Read when the libraries are imported, so set before that.
 os.environ["TQDM_DISABLE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# One thread a process: `make test` runs a process on every core, and numbers depend on neither.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
