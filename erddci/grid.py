@@ -117,7 +117,8 @@ class Grid:
         if not 1 <= steps <= most:
             raise ValueError(f"expected between 1 and {most} steps, got {steps}")
         scheduler.set_timesteps(steps)
-        t = scheduler.timesteps.flip(0)
+        # Rounding can give trailing spacing one timestep more, below the first.
+        t = scheduler.timesteps[:steps].flip(0)
         # steps_offset can push the last timestep of a very fine grid past the end.
         t = t.clamp(max=most - 1)
         alphas = scheduler.alphas_cumprod[t].double()
