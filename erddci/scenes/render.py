@@ -50,7 +50,7 @@ def render(scene: Scene, size: int = 128) -> Rendering:
         blocked = _hit(thing, point + 1e-3 * normal, towards)[0] < np.inf
         lit[blocked] = 0.0
 
-    colour = _shade(scene, owner, point, normal, rays, light, lit)
+    colour = _shade(scene, owner, point, normal, rays, lit)
     grid = (size, SUPERSAMPLING, size, SUPERSAMPLING)
     pixels = np.clip(colour, 0, 1).reshape(*grid, 3).mean((1, 3)) ** (1 / 2.2)
     covered = owner.reshape(grid)[
@@ -80,7 +80,7 @@ def _light(azimuth: float) -> Array:
 
 
 def _shade(
-    scene: Scene, owner: Array, point: Array, normal: Array, rays: Array, light: Array, lit: Array
+    scene: Scene, owner: Array, point: Array, normal: Array, rays: Array, lit: Array
 ) -> Array:
     """Linear RGB [R, 3]: ambient and diffuse light, and for shiny things what they mirror."""
     floor = np.array(FLOORS[scene.floor], np.float32) ** 2.2
@@ -90,9 +90,12 @@ def _shade(
         albedo[owner == index] = np.array(COLOURS[thing.colour], np.float32) ** 2.2
         shiny |= (owner == index) & (thing.material == "shiny")
 
+    light = _light(scene.light)
     diffuse = np.clip(normal @ light, 0, None) * lit
     falloff = 1 / (1 + 0.05 * (point[:, 0] ** 2 + point[:, 2] ** 2))  # a pool of light
-    near = np.exp(-3 * point[:, 1]) * (owner >= 0)  # the floor darkens the foot of things
+    near = np.where(
+        owner >= 0, np.exp(-3 * point[:, 1]), 0
+    )  # the floor darkens the foot of things
     colour = albedo * ((0.30 - 0.12 * near + 0.85 * diffuse) * falloff)[:, None]
 
     n, d = normal[shiny], rays[shiny]
@@ -154,7 +157,7 @@ def _cube(o: Array, d: Array) -> tuple[Array, Array]:
     far = (np.sign(d) * half - o) / d
     axis = near.argmax(1)
     t = near.max(1)
-    normal = -np.sign(d) * (np.arange(3) == axis[:, None])
+    normal = np.where(np.arange(3) == axis[:, None], -np.sign(d), 0)
     return _first((t, t < far.min(1), normal.astype(np.float32)))
 
 
