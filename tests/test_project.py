@@ -158,5 +158,12 @@ def test_top_level_holds_nothing_unexpected(files):
     assert names <= CODE | DOCUMENTS | SETUP
 
 
+def test_the_map_of_the_package_is_whole():
+    text = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"\w+", text.split("erddci/\n")[1].split("```")[0]))
+    top = {path.relative_to(ROOT / "erddci").parts[0].removesuffix(".py") for path in MODULES}
+    assert top - {"__init__", "__main__"} <= named
+
+
 def test_no_file_mentions_a_path_of_one_machine(files):
     assert not [str(file) for file in files if MACHINE_PATH.search((ROOT / file).read_bytes())]
