@@ -8,6 +8,7 @@ from torch import nn
 
 from erddci.scenes.render import render
 from erddci.scenes.scene import TRAIN_SEEDS, sample_scene
+from erddci.training import train as training
 from erddci.training.dataset import scene_images
 from erddci.training.export import _agreement
 from erddci.training.train import as_batch, fit
@@ -25,10 +26,11 @@ def loss(net, generator):
 
 
 def train(folder, loss=loss):
-    return fit(network(), loss, folder, steps=6, learning_rate=0.1, every=3)
+    return fit(network(), loss, folder, steps=6, learning_rate=0.1)
 
 
-def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path):
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 3)
     whole = train(tmp_path / "whole")
     calls = 0
 

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from erddci.grid import stable_diffusion_scheduler
 from erddci.metrics import psnr
-from erddci.model import load
+from erddci.model import StableDiffusion, load
 from erddci.scenes.captions import tokenizer
 from erddci.scenes.classifier import QUESTIONS, AttributeClassifier, attributes, load_classifier
 from erddci.scenes.render import render
@@ -58,7 +58,8 @@ def evaluate(out: Path = WEIGHTS, scenes: int = 500) -> dict[str, float]:
     Prompt following is the share of the answers that the prompt implies which the reader gives
     for samples in 50 steps, from noise of seed 0.
     """
-    model, classifier = load(out), load_classifier(out / "classifier.safetensors")
+    model = load(out)
+    classifier = load_classifier(out / "classifier.safetensors")
     drawn = [
         sample_scene(seed)
         for seed in HELD_OUT_SEEDS[EVALUATION_OFFSET : EVALUATION_OFFSET + scenes]
@@ -74,17 +75,26 @@ def evaluate(out: Path = WEIGHTS, scenes: int = 500) -> dict[str, float]:
         "reader on round trips": _agreement(truths, classifier.classify(round_trips))["all"],
     }
     for w in (3.0, 7.5):
-        generator, said = torch.Generator().manual_seed(0), []
-        for batch in tqdm(batches, f"samples at w = {w:g}"):
-            prompts = [caption(scene) for scene in drawn[batch]]
-            condition = model.condition(prompts, guidance_scale=w)
-            x = model.sample(condition, 50, generator, len(prompts))
-            said += classifier.classify(model.decode(x))
+        said = _read_samples(model, classifier, [caption(scene) for scene in drawn], w)
         for question, share in _agreement(truths, said).items():
             measures[f"prompt following at w = {w:g}: {question}"] = share
     (out / "measures.json").write_text(json.dumps(measures, indent=1) + "\n")
     (out / "README.md").write_text(_card(out, measures))
     return measures
+
+
+def _read_samples(
+    model: StableDiffusion, classifier: AttributeClassifier, prompts: list[str], w: float
+) -> list[dict[str, str]]:
+    """What the classifier says of samples of prompts, in 50 steps from noise of seed 0."""
+    generator = torch.Generator().manual_seed(0)
+    said: list[dict[str, str]] = []
+    for start in tqdm(range(0, len(prompts), 25), f"samples at w = {w:g}"):
+        batch = prompts[start : start + 25]
+        condition = model.condition(batch, guidance_scale=w)
+        x = model.sample(condition, 50, generator, len(batch))
+        said += classifier.classify(model.decode(x))
+    return said
 
 
 def _averaged(network: Network, folder: Path) -> Network:

@@ -35,6 +35,8 @@ from erddci.training.dataset import scene_images
 
 SCENES = 24_000  # training scenes: more than the UNet sees in a few epochs
 WIDTH = 128  # of the text embedding
+CHECKPOINT_EVERY = 250  # steps
+STATES = ("network", "average", "optimizer", "rate")  # of a checkpoint
 
 
 def new_vae() -> AutoencoderKL:
@@ -56,21 +58,7 @@ class Denoiser(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        words = tokenizer()
-        self.text = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(words),
-                hidden_size=WIDTH,
-                intermediate_size=4 * WIDTH,
-                projection_dim=WIDTH,
-                num_hidden_layers=3,
-                num_attention_heads=4,
-                max_position_embeddings=LENGTH,
-                bos_token_id=words.bos_token_id,
-                eos_token_id=words.eos_token_id,
-                pad_token_id=words.pad_token_id,
-            )
-        )
+        self.text = CLIPTextModel(_text_config())
         self.unet = UNet2DConditionModel(
             sample_size=16,
             block_out_channels=(64, 192),
@@ -87,62 +75,98 @@ class Denoiser(nn.Module):
         return self.unet(x, t, text).sample
 
 
+def _text_config() -> CLIPTextConfig:
+    words = tokenizer()
+    return CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        projection_dim=WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+    )
+
+
 Network = TypeVar("Network", bound=nn.Module)
+Loss = Callable[[Network, torch.Generator], Tensor]
 
 
 def fit(
     network: Network,
-    loss: Callable[[Network, torch.Generator], Tensor],
+    loss: Loss[Network],
     folder: Path,
     *,
     steps: int,
     learning_rate: float,
     decay: float = 0.999,
-    every: int = 250,
 ) -> Network:
     """Minimise `loss(network, generator)` and return the averaged network.
 
     `decay` is the moving average's: about 1 − 10/steps.  Adam with weight decay, 100 warm-up
-    steps, then a cosine to zero; bfloat16 autocast.  Every `every` steps the whole state goes to
-    `folder/checkpoint.pt` and the mean loss to `loss.csv`; if a checkpoint is there, training
-    continues from it.
+    steps, then a cosine to zero; bfloat16 autocast.  Every `CHECKPOINT_EVERY` steps the whole
+    state goes to `folder/checkpoint.pt` and the mean loss to `loss.csv`; if a checkpoint is there,
+    training continues from it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    device = next(network.parameters()).device
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-    optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=0.01)
-    warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=100)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps - 100, 1))
-    rate = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm_up, cosine], [100])
-    parts = {"network": network, "average": average, "optimizer": optimizer, "rate": rate}
-
-    checkpoint, start = folder / "checkpoint.pt", 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        start = state["step"]
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+    training = _Training(network, steps, learning_rate, decay)
+    start = training.resume(folder / "checkpoint.pt")
     network.train()
-    losses, began = [], time.monotonic()
+    losses = []
+    began = time.monotonic()
     for step in tqdm(range(start, steps), folder.name, initial=start, total=steps):
-        generator = torch.Generator().manual_seed(step)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            value = loss(network, generator)
-        value.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        rate.step()
-        average.update_parameters(network)
-        losses.append(value.item())
-        if (step + 1) % every == 0 or step + 1 == steps:
-            state = {name: part.state_dict() for name, part in parts.items()}
-            torch.save({"step": step + 1, **state}, checkpoint.with_suffix(".part"))
-            checkpoint.with_suffix(".part").replace(checkpoint)
+        losses.append(training.step(loss, torch.Generator().manual_seed(step)))
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
+            training.save(folder / "checkpoint.pt", step + 1)
             _log(folder / "loss.csv", step + 1, float(np.mean(losses)), time.monotonic() - began)
-            losses, began = [], time.monotonic()
-    return average.module.eval()  # type: ignore[return-value]
+            losses = []
+            began = time.monotonic()
+    return training.average.module.eval()  # type: ignore[return-value]
+
+
+class _Training:
+    """A network, its moving average and its optimizer: what a step changes and a file keeps."""
+
+    def __init__(self, network: nn.Module, steps: int, learning_rate: float, decay: float) -> None:
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device = next(network.parameters()).device
+        self.average = AveragedModel(
+            network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
+        )
+        self.optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=0.01)
+        warm_up = torch.optim.lr_scheduler.LinearLR(self.optimizer, 0.01, total_iters=100)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, max(steps - 100, 1))
+        self.rate = torch.optim.lr_scheduler.SequentialLR(self.optimizer, [warm_up, cosine], [100])
+
+    def step(self, loss: Loss, generator: torch.Generator) -> float:
+        """Take one step down the loss, and return the loss before it."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            value = loss(self.network, generator)
+        value.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.rate.step()
+        self.average.update_parameters(self.network)
+        return value.item()
+
+    def resume(self, checkpoint: Path) -> int:
+        """Take up what a checkpoint holds, if there is one; returns the steps it had done."""
+        if not checkpoint.exists():
+            return 0
+        state = torch.load(checkpoint, map_location=self.device, weights_only=True)
+        for name in STATES:
+            getattr(self, name).load_state_dict(state[name])
+        return state["step"]
+
+    def save(self, checkpoint: Path, step: int) -> None:
+        """Write a checkpoint whole or not at all."""
+        state = {name: getattr(self, name).state_dict() for name in STATES}
+        torch.save({"step": step, **state}, checkpoint.with_suffix(".part"))
+        checkpoint.with_suffix(".part").replace(checkpoint)
 
 
 def _log(path: Path, step: int, value: float, seconds: float) -> None:
@@ -203,24 +227,8 @@ def train_denoiser(
     is min-SNR (Hang et al. 2023, 2303.09556); the lower keeps the noisiest steps in play, where
     a sample's layout is settled.
     """
-    cache = folder / "latents.pt"
-    if not cache.exists():
-        vae = AutoencoderKL.from_pretrained(folder / "vae" / "trained")
-        latents = _latents(vae, scene_images(folder, scenes)) * vae.config["scaling_factor"]
-        torch.save(latents, cache)
-    latents = torch.load(cache, weights_only=True)
-    words = tokenizer()
-    drawn = [sample_scene(seed) for seed in TRAIN_SEEDS[: len(latents)]]
-    ordered = [replace(scene, right_first=False) for scene in drawn]
-
-    def tokens_of(texts: list[str]) -> Tensor:
-        return words(texts, padding="max_length", return_tensors="pt").input_ids
-
-    full, brief = (
-        torch.stack([tokens_of([caption(s, short) for s in part]) for part in (drawn, ordered)])
-        for short in (False, True)
-    )
-    empty = tokens_of([""])
+    latents = _cached_latents(folder, scenes)
+    full, brief, empty = _prompts(len(latents))
     noiser = DDPMScheduler.from_config(stable_diffusion_scheduler().config)
     signal = noiser.alphas_cumprod / (1 - noiser.alphas_cumprod)
     weight = signal.clamp(0.1, 5) / signal
@@ -239,6 +247,35 @@ def train_denoiser(
         return (weight[t] * error).mean()
 
     return fit(Denoiser(), loss, folder / "denoiser", steps=steps, learning_rate=1e-3, decay=0.996)
+
+
+def _cached_latents(folder: Path, scenes: int) -> Tensor:
+    """Latents [B, 4, 16, 16] of the training scenes, computed once."""
+    cache = folder / "latents.pt"
+    if not cache.exists():
+        vae = AutoencoderKL.from_pretrained(folder / "vae" / "trained")
+        latents = _latents(vae, scene_images(folder, scenes)) * vae.config["scaling_factor"]
+        torch.save(latents, cache)
+    return torch.load(cache, weights_only=True)
+
+
+def _prompts(scenes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens of the captions [2, B, L], in full and in brief, and of the empty prompt [1, L].
+
+    The first of two names things in the order of the scene, the second from left to right.
+    """
+    words = tokenizer()
+    drawn = [sample_scene(seed) for seed in TRAIN_SEEDS[:scenes]]
+    ordered = [replace(scene, right_first=False) for scene in drawn]
+
+    def tokens(texts: list[str]) -> Tensor:
+        return words(texts, padding="max_length", return_tensors="pt").input_ids
+
+    full, brief = (
+        torch.stack([tokens([caption(s, short) for s in part]) for part in (drawn, ordered)])
+        for short in (False, True)
+    )
+    return full, brief, tokens([""])
 
 
 def train_classifier(
