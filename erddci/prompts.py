@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
@@ -80,6 +81,22 @@ def changed_tokens(tokenizer: CLIPTokenizer, source: str, target: str) -> tuple[
             for _, places in after[k:m]:
                 right[places] = 1
     return left, right
+
+
+def word_maps(
+    tokenizer: CLIPTokenizer, prompt: str, maps: Tensor, chosen: Iterable[str] | None = None
+) -> list[tuple[str, np.ndarray]]:
+    """Where the words of a prompt attend, in order: of each the sum of its tokens' maps [H, W].
+
+    Args:
+        maps: one map a token [1, L, H, W], from `erddci.attention.AttentionState.maps`.
+        chosen: words to keep, wherever they occur; all by default.
+    """
+    words = list(words_of(tokenizer, prompt).values())
+    if chosen is not None:
+        chosen = set(chosen)
+        words = [(word, places) for word, places in words if word in chosen]
+    return [(word, maps[0, places].sum(0).cpu().numpy()) for word, places in words]
 
 
 def align(

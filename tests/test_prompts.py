@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import CLIPTokenizer
 
-from erddci.prompts import align, changed_tokens, token_mask, words_of
+from erddci.prompts import align, changed_tokens, token_mask, word_maps, words_of
 from erddci.scenes.captions import LENGTH, tokenizer
 
 RED = "a red cube on a teal floor"
@@ -257,3 +257,25 @@ def test_wrong_use_is_refused(whole):
         align(whole, [RED] * 2, [BLUE, RED], weights={"green": 2})
     with pytest.raises(ValueError, match="shorter"):
         align(whole, [RED] * 2, [BLUE])
+
+
+def test_word_maps_are_those_of_the_words_in_order(whole):
+    prompt = "a red cube left of a blue cube on a grey floor"
+    maps = torch.arange(LENGTH)[None, :, None, None] * torch.ones(1, 1, 2, 2)
+    words = word_maps(whole, prompt, maps)
+    assert [word for word, _ in words] == prompt.split()
+    assert [attention[0, 0] for _, attention in words] == list(range(1, 13))
+    chosen = word_maps(whole, prompt, maps, ["cube", "blue"])
+    assert [(word, attention[0, 0]) for word, attention in chosen] == [
+        ("cube", 3),
+        ("blue", 7),
+        ("cube", 8),
+    ]
+
+
+def test_map_of_a_word_is_the_sum_over_its_tokens(cut):
+    maps = torch.arange(12.0)[None, :, None, None] * torch.ones(1, 1, 2, 2)
+    words = word_maps(cut, "skateboard cat", maps)
+    places = [places for _, places in words_of(cut, "skateboard cat").values()]
+    assert len(places[0]) > 1
+    assert [attention[0, 0] for _, attention in words] == [sum(each) for each in places]
