@@ -292,19 +292,19 @@ class EditConfig:
         return edit(model, path, target, control, blend=blend, evaluate_at=self.evaluate_at)
 
     def max_nfe(self) -> tuple[float, float]:
-        """Function evaluations of inversion and edit for one target, at most."""
+        """Function evaluations for one image, at most: inversion; edit and source beside it."""
         guided = 1 + int(self.guidance_scale != 1)
-        if self.method == SDEDIT:
-            return 0.0, guided * self.steps * self.strength
-        method = METHODS[self.method]
-        traced = self.control != "none" or self.blend
+        method = METHODS["ddim" if self.method == SDEDIT else self.method]
         inversion, source = method.nfe(self.steps, 1 + int(self.inverts_guided))
         target = method.nfe(self.steps, guided)[1]
-        if method.edit is not None:
+        if self.method == SDEDIT:
+            inversion = 0
+        if method.edit is not None:  # what moves its source is stored
+            traced = self.control != "none" or self.blend
             inversion += self.steps * int(self.inverts_guided)
-            source = self.steps
-            target = guided * self.steps
-        return inversion, (target + (source if traced else 0)) * self.strength
+            source = self.steps * int(traced)
+            target = self.steps * guided
+        return inversion, (source + target) * self.strength
 
     def _guide(self, condition: Condition) -> Condition:
         return condition.with_guidance(self.guidance_scale, self.schedule)
