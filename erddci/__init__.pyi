@@ -4,6 +4,7 @@ from . import plots as plots
 from . import training as training
 from . import widgets as widgets
 from . import workbook as workbook
+from .editing import EditConfig as EditConfig
 from .editing import edit as edit
 from .grid import Grid as Grid
 from .grid import ddim_step as ddim_step

@@ -1,6 +1,7 @@
 """The interactive views: what they draw and say, what they keep, and how they fail."""
 
 import base64
+import html
 import io
 import re
 from dataclasses import replace
@@ -35,12 +36,13 @@ def shown(explorer):
 
 
 def words(explorer):
-    return explorer.children[-1].value
+    (line,) = re.fullmatch(r"<div[^>]*>(.*)</div>", explorer.children[-1].value).groups()
+    return html.unescape(line)
 
 
 @pytest.fixture
 def count(tiny):
-    """Counts the network rows that a change costs."""
+    """Counts the function evaluations that a change costs."""
 
     def count(control, value):
         before = tiny.nfe
@@ -59,34 +61,36 @@ def test_reconstruction_in_images_and_words(tiny, example):
     error = path.latent_error(erddci.reconstruct(tiny, path, condition.with_guidance(2)))[0].max()
     assert "dB to the VAE round trip" in said and "dB to the input image" in said
     assert f"Largest latent error: {error:.1e}." in said
-    assert said.endswith("Network rows: 5 to noise, 10 back.")
+    assert said.endswith("NFE: 5 for the inversion, 10 for the reconstruction.")
 
 
 def test_exact_reconstruction_has_no_difference(tiny, example):
     path = erddci.invert(tiny, tiny.encode(example.image), tiny.condition(""), steps=5)
     figure, said = widgets.reconstruction_view(tiny, example.image, path, 1)
     assert figure.axes[-1].images[0].get_array().max() < 1e-3
-    assert "inf" not in said and said.endswith("Network rows: 10 to noise, 0 back.")
-
-
-def test_explorer_shows_a_image_with_alternative_text(explorer):
-    code = re.fullmatch(
-        r'<img alt="(.+)" src="data:image/png;base64,(.+)">', shown(explorer).value
+    assert "inf" not in said and said.endswith(
+        "NFE: 10 for the inversion, 0 for the reconstruction."
     )
-    assert code[1] == words(explorer)
+
+
+def test_explorer_shows_an_image_with_alternative_text(explorer):
+    code = re.fullmatch(
+        r'<img alt="(.+)" style=".+" src="data:image/png;base64,(.+)">', shown(explorer).value
+    )
+    assert html.unescape(code[1]) == words(explorer)
     image = Image.open(io.BytesIO(base64.b64decode(code[2])))
     assert image.width > 2 * image.height
 
 
 def test_explorer_inverts_once_while_only_w_moves(explorer, count):
-    w = controls(explorer)["w"]
-    assert count(w, 3) == 20  # the way back alone, where the chain's own noise is kept
+    w = controls(explorer)["guidance w"]
+    assert count(w, 3) == 20  # the unconditional noise alone: the conditional one is stored
     assert count(w, 1) == 0
     assert count(w, 3) == 0  # seen before
-    assert "Network rows: 40 to noise, 20 back." in words(explorer)
+    assert "NFE: 40 for the inversion, 20 for the reconstruction." in words(explorer)
 
 
-def test_explorer_inverts_again_for_another_walk(explorer, count):
+def test_explorer_inverts_again_for_another_inversion(explorer, count):
     control = controls(explorer)
     assert count(control["method"], "ddim") == 20 + 20
     assert count(control["steps N"], 10) == 10 + 10
@@ -94,9 +98,18 @@ def test_explorer_inverts_again_for_another_walk(explorer, count):
     assert count(control["prompt"], "a red sphere") == 20
 
 
+def test_explorer_inverts_at_each_w_what_is_to_be_inverted_at_w(explorer, count):
+    control = controls(explorer)
+    assert count(control["method"], "edit-friendly") == 20 + 20
+    assert count(control["guidance w"], 3) == 2 * (20 + 20)
+    assert re.match(r"Reconstruction: (1\d\d\.\d|∞) dB to the VAE round trip", words(explorer))
+    assert count(control["method"], "direct") == 20 + 2 * 20 + 2 * 20
+    assert re.match(r"Reconstruction: (1\d\d\.\d|∞) dB to the VAE round trip", words(explorer))
+
+
 def test_explorer_brings_the_prompt_with_the_image(explorer, count):
     control, source = controls(explorer), erddci.examples()[1].source
-    assert count(control["image"], "scene 2") == 40  # once, though two controls changed
+    assert count(control["image"], "scene 2: shape") == 40  # once, though two controls changed
     assert control["prompt"].value == source
     assert count(control["image"], "photograph: coffee") == 40
     assert control["prompt"].value == ""
@@ -107,7 +120,8 @@ def test_explorer_says_what_is_wrong_and_goes_on(explorer, count):
     control = controls(explorer)
     before = shown(explorer).value
     control["prompt"].value = "a <b>dog</b>"
-    assert "does not know all words of “a &lt;b&gt;dog&lt;/b&gt;”" in words(explorer)
+    assert "does not know all words of “a <b>dog</b>”" in words(explorer)
+    assert "<b>" not in explorer.children[-1].value
     assert words(explorer).startswith("ValueError: ")
     assert not shown(explorer).value
     assert count(control["prompt"], erddci.examples()[0].source) == 0
@@ -119,7 +133,7 @@ def test_trajectories_in_three_dimensions(tiny, example):
     names = [trace.name for trace in figure.data]
     assert names == ["DDIM inversion", "DDIM inference", "dual-chain inference"]
     assert all(len(trace.x) == 5 for trace in figure.data)
-    assert re.match(r"Three components hold \d+% of the variance", said)
+    assert re.match(r"The three components explain \d+% of the variance", said)
 
 
 def test_trajectory_explorer_draws_for_jupyterlab(tiny, example, count):
@@ -129,8 +143,8 @@ def test_trajectory_explorer_draws_for_jupyterlab(tiny, example, count):
     control = controls(explorer)
     assert not any(each.continuous_update for each in control.values())
     assert count(control["steps N"], 5) == 5 + 10 + 5
-    assert count(control["w"], 2) == 5 + 10 + 10 + 5
-    assert count(control["w"], 1) == 0
+    assert count(control["guidance w"], 2) == 5 + 10 + 10 + 5
+    assert count(control["guidance w"], 1) == 0
     assert shown(explorer).outputs != (output,)
 
 

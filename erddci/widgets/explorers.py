@@ -1,62 +1,61 @@
-"""Interactive views: controls around plain functions that draw, which can be tested on their own.
+"""Explorers: controls around plain functions that draw, which can be tested on their own.
 
-A view keeps what it computed, and shows an error as text where its words stand.
+An explorer keeps what it computed, and shows an error as text in place of its words.
 """
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from erddci import plots
-from erddci.experiments import noise_trajectories
+from erddci.editing import EditConfig
+from erddci.experiments.trajectories import noise_trajectories
 from erddci.images import ImageInput
-from erddci.inversion import METHODS, climbs_guided, invert, reconstruct
-from erddci.metrics import psnr
+from erddci.inversion import METHODS, reconstruct
 from erddci.model import StableDiffusion
-from erddci.scenes.examples import Example, examples, photographs
+from erddci.scenes.examples import Example, examples
 from erddci.trajectory import Trajectory
+from erddci.widgets.html import figure_html, text_html
+from erddci.widgets.session import decibels, example_inputs
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
 def reconstruction_explorer(model: StableDiffusion) -> widgets.VBox:
-    """Choose an image, its prompt, a method, N and w, and see what comes back.
+    """Choose an image, its prompt, a method, N and w, and see the reconstruction.
 
-    An image is inverted once per prompt, method and N, at w = 1, so that moving w costs no more
-    than the way back; a method that climbs under the w of the way back is inverted for each.
+    An image is inverted once for all w, or once for each w if the method is inverted at w.
     """
-    images = {f"scene {n}": (each.image, each.source) for n, each in enumerate(examples(), 1)}
-    images |= {f"photograph: {name}": (image, "") for name, image in photographs().items()}
-    image = widgets.Dropdown(options=list(images), description="image")
-    words = images[str(image.value)][1]
-    prompt = widgets.Text(words, description="prompt", continuous_update=False)
+    inputs = example_inputs(model)
+    image = widgets.Dropdown(options=list(inputs), description="image")
+    prompt = widgets.Text(description="prompt", continuous_update=False)
     prompt.layout.width = "75%"
-    image.observe(lambda change: setattr(prompt, "value", images[change.new][1]), "value")
     method = widgets.Dropdown(options=list(METHODS), value="dual-chain", description="method")
 
+    def choose_prompt(_: object = None) -> None:
+        prompt.value = inputs[str(image.value)].source
+
     @lru_cache(maxsize=16)
-    def walk(name: str, words: str, method: str, steps: int, w: float) -> Trajectory:
-        x, condition = model.encode(images[name][0]), model.condition(words, guidance_scale=w)
-        return invert(model, x, condition, method, steps)
+    def invert(image: str, prompt: str, inversion: EditConfig) -> Trajectory:
+        return inversion.invert(model, model.encode(inputs[image].image), [prompt])
 
     def view(image: str, prompt: str, method: str, steps: int, w: float) -> tuple[str, str]:
-        path = walk(image, prompt, method, steps, w if climbs_guided(method) else 1)
-        figure, words = reconstruction_view(model, images[image][0], path, w)
-        return _as_html(figure, words), words
+        config = EditConfig(method=method, guidance_scale=w, schedule=None, steps=steps)
+        path = invert(image, prompt, config.inversion)
+        figure, words = reconstruction_view(model, inputs[image].image, path, w)
+        return figure_html(figure, words), words
 
+    choose_prompt()
+    image.observe(choose_prompt, "value")
     controls = {"image": image, "prompt": prompt, "method": method, **_sliders()}
     return _explorer(view, controls, widgets.HTML(), "value")
 
@@ -64,20 +63,20 @@ def reconstruction_explorer(model: StableDiffusion) -> widgets.VBox:
 def reconstruction_view(
     model: StableDiffusion, image: ImageInput, path: Trajectory, guidance_scale: float
 ) -> tuple[Figure, str]:
-    """Walk an image's path back at a guidance scale: four images, and the numbers in words."""
-    back = reconstruct(model, path, path.condition.with_guidance(guidance_scale))
-    error, image = path.latent_error(back)[0].max(), model.to_array(image)
-    round_trip, result = model.decode(torch.cat([path.x0, back.x0]))
-    difference = np.abs(result - round_trip) * 10
+    """Reconstruct an inverted image at a guidance scale: four images, and the numbers in words."""
+    reconstruction = reconstruct(model, path, path.condition.with_guidance(guidance_scale))
+    error = path.latent_error(reconstruction)[0].max()
+    image = model.to_array(image)
+    round_trip, result = model.decode(torch.cat([path.x0, reconstruction.x0]))
+    difference = (10 * np.abs(result - round_trip)).clip(0, 1)
     titles = ("input image", "VAE round trip", f"w = {guidance_scale:g}", "difference × 10")
-    shown = (image, round_trip, result, difference.clip(0, 1))
     words = (
-        f"PSNR of the way back: {psnr(round_trip, result):.1f} dB to the VAE round trip, "
-        f"{psnr(image, result):.1f} dB to the input image (VAE floor: "
-        f"{psnr(image, round_trip):.1f} dB). Largest latent error: {error:.1e}. "
-        f"Network rows: {path.nfe:g} to noise, {back.nfe:g} back."
+        f"Reconstruction: {decibels(round_trip, result)} to the VAE round trip, "
+        f"{decibels(image, result)} to the input image "
+        f"(VAE floor: {decibels(image, round_trip)}). Largest latent error: {error:.1e}. "
+        f"NFE: {path.nfe:g} for the inversion, {reconstruction.nfe:g} for the reconstruction."
     )
-    return plots.image_grid({path.method: shown}, titles), words.replace("inf dB", "∞ dB")
+    return plots.image_grid({path.method: (image, round_trip, result, difference)}, titles), words
 
 
 def trajectory_explorer(model: StableDiffusion, example: Example | None = None) -> widgets.VBox:
@@ -95,18 +94,22 @@ def trajectory_explorer(model: StableDiffusion, example: Example | None = None) 
 def trajectory_view(
     model: StableDiffusion, example: Example, steps: int, guidance_scale: float
 ) -> tuple[go.Figure, str]:
-    """Draw the noise of an example along three walks, and say how much of it can be seen."""
+    """Draw the noise of an example along three trajectories, and say how much of it is shown."""
     x, condition = model.encode(example.image), model.condition(example.source)
     frame = noise_trajectories(model, x, condition, guidance_scale, steps)
-    share = sum(frame.attrs["explained"])
-    words = f"Three components hold {share:.0%} of the variance; dark is noise, light the image."
+    explained = sum(frame.attrs["explained"])
+    words = (
+        f"The three components explain {explained:.0%} of the variance; "
+        "dark is near the noise, light near the image."
+    )
     return plots.noise_trajectories_3d(frame), words
 
 
 def _sliders() -> dict[str, widgets.ValueWidget]:
     steps = widgets.IntSlider(value=20, min=5, max=100, step=5, description="steps N")
-    w = widgets.FloatSlider(value=1, min=0, max=10, step=0.5, description="w")
-    steps.continuous_update = w.continuous_update = False  # draw when the slider is let go
+    w = widgets.FloatSlider(value=1, min=0, max=10, step=0.5, description="guidance w")
+    for slider in (steps, w):
+        slider.continuous_update = False  # draw when the slider is let go
     return {"steps": steps, "w": w}
 
 
@@ -116,7 +119,7 @@ def _explorer(
     panel: widgets.Widget,
     trait: str,
 ) -> widgets.VBox:
-    """Controls, the panel whose trait shows what `view` makes of their values, and its words.
+    """Controls, a panel whose trait shows what `view` makes of their values, and its words.
 
     What was seen before is shown again without being computed again.
     """
@@ -129,17 +132,9 @@ def _explorer(
         except Exception as error:  # an error in a callback would vanish in a log
             shown, text = type(getattr(panel, trait))(), f"{type(error).__name__}: {error}"
         setattr(panel, trait, shown)
-        words.value = html.escape(text)
+        words.value = text_html(text)
 
     for control in controls.values():
         control.observe(update, "value")
     update()
     return widgets.VBox([*controls.values(), panel, words])
-
-
-def _as_html(figure: Figure, alt: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    plt.close(figure)
-    code = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{code}">'

@@ -1,14 +1,15 @@
-"""What the editing studio computes: an image, two prompts and a way to edit become a view.
+"""What the editing studio computes: an image, two prompts and an `EditConfig` become a view.
 
-Nothing here knows widgets; `erddci.widgets.studio` shows them.
+Nothing here knows widgets; `erddci.widgets.studio` shows the view.
 """
 
 from __future__ import annotations
 
 import json
 import time
-import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
 
 import matplotlib as mpl
 import numpy as np
@@ -17,25 +18,23 @@ from PIL import Image
 from transformers import CLIPTokenizer
 
 from erddci.attention import AttentionState
-from erddci.controls import LocalBlend, make_control
-from erddci.editing import Edit, edit
-from erddci.experiments import source_back, word_maps
-from erddci.guidance import DEFAULT_SCHEDULE, Condition
+from erddci.editing import Edit, EditConfig, reconstruct_source
 from erddci.images import ImageInput, open_image
-from erddci.inversion import METHODS, climb, climbs_guided, invert
 from erddci.metrics import psnr
 from erddci.model import StableDiffusion
-from erddci.prompts import changed_tokens, words_of
+from erddci.prompts import changed_tokens, word_maps, words_of
 from erddci.scenes.examples import examples, photographs
 from erddci.trajectory import Trajectory
+from erddci.widgets.notes import collected_warnings
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class EditInput:
     """An image to edit, as the model sees it, and what is known of it.
 
     Args:
         code: the Python expression that gives the image.
+        source, target: prompts to begin with.
         truth: the image after a perfect edit to `target`.
         note: how the image was changed to fit the model.
     """
@@ -49,235 +48,195 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """All that can be chosen in the studio.
+class StudioSettings:
+    """Which image to edit, from which prompt to which, and how."""
 
-    Args:
-        w: the guidance scale.
-        schedule: whether guidance is that of `erddci.DEFAULT_SCHEDULE`, or else constant.
-        cross, self_until: until which share of the walk attention is the source's.
-        blend: whether only what the changed words look at may differ from the source.
-        threshold: share of a map's maximum above which it counts as looking.
-        strength: which share of the walk is walked again.
-    """
-
-    image: Given
+    image: EditInput
     source: str
     target: str
-    method: str = "dual-chain"
-    control: str = "refine"
-    steps: int = 20
-    w: float = 7.5
-    schedule: bool = True
-    cross_until: float = 0.4
-    self_until: float = 0.2
-    blend: bool = False
-    threshold: float = 0.3
-    strength: float = 1.0
+    config: EditConfig
 
     @property
-    def guided(self) -> bool:
-        """Whether the guidance chosen acts on the way up too."""
-        schedule = DEFAULT_SCHEDULE if self.schedule else None
-        return self.w != 1 and climbs_guided(self.method, schedule)
+    def inversion(self) -> StudioSettings:
+        """What the inversion depends on, with all else at its default: a key for caches."""
+        return replace(self, target="", config=self.config.inversion)
 
     @property
-    def start(self) -> Settings:
-        """What inversion depends on, with all else alike."""
-        w, schedule = (self.w, self.schedule) if self.guided else (1.0, False)
-        given, words, method = self.image, self.source, self.method
-        return Settings(given, words, "", method, steps=self.steps, w=w, schedule=schedule)
-
-    def guide(self, condition: Condition) -> Condition:
-        """A condition under the guidance chosen."""
-        return condition.with_guidance(self.w, DEFAULT_SCHEDULE if self.schedule else None)
-
-    def rows(self) -> tuple[float, float]:
-        """Network rows to noise and back, for a progress bar: at most so many."""
-        known, g, own = METHODS[self.method], 1 + (self.w != 1), 1 + self.guided
-        up, source = known.nfe(self.steps, own)
-        target = known.nfe(self.steps, g)[1]
-        if self.method == "dual-chain":
-            up += self.steps * self.guided
-            source, target = self.steps * (self.control != "none" or self.blend), g * self.steps
-        return up, (source + target) * self.strength
+    def has_truth(self) -> bool:
+        """Whether it is known what the edit should look like."""
+        return self.image.truth is not None and self.target == self.image.target
 
 
 @dataclass(frozen=True)
-class Start:
-    """An inverted image, and the VAE round trips that edits of it are compared with."""
+class InvertedImage:
+    """An inverted image, and the VAE round trips of it and of its true edit.
+
+    Args:
+        seconds: how long it took.
+        notes: what was warned of meanwhile.
+    """
 
     path: Trajectory
     round_trip: np.ndarray
     truth: np.ndarray | None
     seconds: float
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
-class View:
-    """What there is to see: images and attention maps by their titles, and what is to say."""
+class EditView:
+    """What the studio shows: images and attention maps by title, and a summary in words."""
 
     images: dict[str, np.ndarray]
     maps: dict[str, np.ndarray]
-    words: str
+    summary: str
 
 
-def images_for(model: StableDiffusion) -> dict[str, Given]:
-    """The examples, with their true answers, and the photographs."""
-    found = {}
+def example_inputs(model: StableDiffusion) -> dict[str, EditInput]:
+    """The examples, with their true edits, and the photographs, by label."""
+    inputs = {}
     for n, each in enumerate(examples()):
-        known = each.source, each.target, each.truth
-        code = f"erddci.examples()[{n}].image"
-        found[f"scene {n + 1}: {each.name}"] = given_from(model, each.image, code, *known)
+        label, code = f"scene {n + 1}: {each.name}", f"erddci.examples()[{n}].image"
+        inputs[label] = read_input(model, each.image, code, each.source, each.target, each.truth)
     for name, image in photographs().items():
         code = f"erddci.photographs()[{json.dumps(name)}]"
-        found[f"photograph: {name}"] = given_from(model, image, code)
-    return found
+        inputs[f"photograph: {name}"] = read_input(model, image, code)
+    return inputs
 
 
-def given_from(
+def read_input(
     model: StableDiffusion,
     image: ImageInput,
     code: str,
     source: str = "",
     target: str = "",
     truth: Image.Image | None = None,
-) -> Given:
-    """Read an image once; what had to be changed becomes a note instead of a warning."""
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
+) -> EditInput:
+    """Read an image once; how it had to be changed becomes a note instead of a warning."""
+    with collected_warnings() as notes:
         image = open_image(image, model.resolution)
-        truth = truth and open_image(truth, model.resolution)
-    note = str(said[0].message) if said else ""
-    return Given(image, code, source, target, truth, note)
+        if truth is not None:
+            truth = open_image(truth, model.resolution)
+    return EditInput(image, code, source, target, truth, notes[0] if notes else "")
 
 
-def studio_view(model: StableDiffusion, settings: Settings, start: Start | None = None) -> View:
+def invert_image(model: StableDiffusion, settings: StudioSettings) -> InvertedImage:
+    """Invert the image of some settings under its source prompt."""
+    begun = time.perf_counter()
+    x, truth = model.encode(settings.image.image), None
+    with collected_warnings() as notes:
+        path = settings.config.invert(model, x, [settings.source])
+    if settings.image.truth is not None:
+        truth = model.decode(model.encode(settings.image.truth))[0]
+    round_trip = model.decode(x)[0]
+    return InvertedImage(path, round_trip, truth, time.perf_counter() - begun, notes)
+
+
+def edit_view(
+    model: StableDiffusion, settings: StudioSettings, inverted: InvertedImage
+) -> EditView:
     """Edit as the settings say: images, attention maps of changed words, and the numbers.
 
     Args:
-        start: what `begin` made of the same settings, if it is at hand.
+        inverted: what `invert_image` returned for these settings, or for their `inversion`.
     """
-    start = start or begin(model, settings)
     begun = time.perf_counter()
-    found = edit_as(model, settings, start.path)
-    back = source_back(model, found)
-    kept, changed = (model.decode(each.x0)[0] for each in (back, found))
-    given = settings.image
-    shown = {"input": np.asarray(given.image, np.float32) / 255}
-    shown |= {"reconstruction": kept, "edit": changed}
-    said = [
-        f"Reconstruction: {psnr(start.round_trip, kept):.1f} dB to the VAE round trip, "
-        f"{psnr(shown['input'], kept):.1f} dB to the input image (VAE floor: "
-        f"{psnr(shown['input'], start.round_trip):.1f} dB)."
-    ]
-    if start.truth is not None and settings.target == given.target:
-        shown["true edit"] = start.truth
-        near = psnr(start.truth, changed)
-        said.append(f"Edit: {near:.1f} dB to the VAE round trip of the true edit.")
-    else:
-        said.append("Edit: no true answer is known for this image and target prompt.")
-    shown["difference × 2"] = (2 * np.abs(changed - kept)).clip(0, 1)
-    rows = found.nfe + (0 if back is found.source else back.nfe)
-    said.append(f"Network rows: {start.path.nfe:g} to noise, {rows:g} back.")
+    with collected_warnings() as notes:
+        edited = settings.config.edit(model, inverted.path, [settings.source], [settings.target])
+        reconstruction = reconstruct_source(model, edited)
+    source, target = model.decode(torch.cat([reconstruction.x0, edited.x0]))
+    images = {"input": model.to_array(settings.image.image)}
+    images |= {"reconstruction": source, "edit": target}
+    if settings.has_truth and inverted.truth is not None:
+        images["true edit"] = inverted.truth
+    images["difference × 2"] = (2 * np.abs(target - source)).clip(0, 1)
     maps = {}
-    if found.attention:
-        maps = attention_of(model.tokenizer, settings, found.attention, (kept, changed))
-    else:
-        said.append("No attention maps: nothing looks at attention without control or blend.")
+    if edited.attention is not None:
+        maps = attention_overlays(model.tokenizer, settings, edited.attention, images)
     seconds = time.perf_counter() - begun
-    said.append(f"Seconds: {start.seconds:.1f} for the inversion, {seconds:.1f} for the edit.")
-    if settings.source == settings.target:
-        said.append("Both prompts are alike: write what the image shows, and what it is to show.")
-    said += [f"Note: {given.note}."] * bool(given.note)
-    return View(shown, maps, "\n".join(said).replace("inf dB", "∞ dB"))
+    lines = [
+        *_quality(inverted.round_trip, images),
+        _nfe(inverted.path, edited, reconstruction),
+        f"Time: {inverted.seconds:.1f} s for the inversion, {seconds:.1f} s for the edit.",
+        *_remarks(settings, edited),
+    ]
+    lines += [f"Note: {note.rstrip('.')}." for note in dict.fromkeys([*inverted.notes, *notes])]
+    return EditView(images, maps, "\n".join(lines))
 
 
-def begin(model: StableDiffusion, settings: Settings) -> Start:
-    """Invert an image as the method is meant to be inverted for an edit."""
-    begun, given = time.perf_counter(), settings.image
-    x = model.encode(given.image)
-    condition = climb(settings.guide(model.condition(settings.source)), settings.method)
-    path = invert(model, x, condition, settings.method, settings.steps)
-    truth = model.decode(model.encode(given.truth))[0] if given.truth else None
-    return Start(path, model.decode(x)[0], truth, time.perf_counter() - begun)
-
-
-def edit_as(model: StableDiffusion, settings: Settings, path: Trajectory) -> Edit:
-    """Edit along a path of `begin` as the settings say."""
-    blend, prompts = None, ([settings.source], [settings.target])
-    target = settings.guide(model.condition(settings.target))
-    shares = settings.cross_until, settings.self_until
-    control = make_control(settings.control, model.tokenizer, *prompts, *shares)
-    if settings.blend:
-        blend = LocalBlend.from_prompts(model.tokenizer, *prompts, settings.threshold)
-    return edit(model, path, target, control, blend=blend, strength=settings.strength)
-
-
-def attention_of(
+def attention_overlays(
     tokenizer: CLIPTokenizer,
-    settings: Settings,
+    settings: StudioSettings,
     state: AttentionState,
-    images: tuple[np.ndarray, np.ndarray],
-    most: int = 2,
+    images: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """Where changed words look in the source and in the edit, or any words if none changed.
+    """Where changed words attend in the reconstruction and in the edit, by title.
 
-    Of each prompt the longest `most` are shown: short words say little of an image.
+    Where no words changed, any are shown; of each prompt two, the longest, which say the most.
     """
-    prompts, found = {"source": settings.source, "target": settings.target}, {}
-    marks = changed_tokens(tokenizer, *prompts.values())
-    for (whose, prompt), mark, image in zip(prompts.items(), marks, images, strict=True):
-        places = [places for _, places in words_of(tokenizer, prompt).values()]
+    removed, added = changed_tokens(tokenizer, settings.source, settings.target)
+    overlays = {}
+    for whose, prompt, changed, image in (
+        ("source", settings.source, removed, images["reconstruction"]),
+        ("target", settings.target, added, images["edit"]),
+    ):
+        words = words_of(tokenizer, prompt).values()
         maps = word_maps(tokenizer, prompt, state.maps(whose))
-        changed = [each for each, at in zip(maps, places, strict=True) if mark[at].any()]
-        longest = sorted(changed or maps, key=lambda each: -len(each[0]))[:most]
-        found |= {f"“{word}” ({whose})": _lit(image, looks) for word, looks in longest}
-    return found
+        marked = [bool(changed[places].any()) for _, places in words]
+        changed_maps = list(compress(maps, marked))
+        longest = sorted(changed_maps or maps, key=lambda each: len(each[0]), reverse=True)
+        for word, attention in longest[:2]:
+            overlays[f"“{word}” ({whose})"] = overlay(image, attention)
+    return overlays
 
 
-def _lit(image: np.ndarray, looks: np.ndarray) -> np.ndarray:
-    """A grey image with a map over it, the brighter the more a word looks there."""
+def overlay(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
+    """An image [height, width, 3] in grey under a map of attention, the brighter the more.
+
+    Pyplot's own blending is not safe in threads.
+    """
     height, width = image.shape[:2]
-    share = np.clip(looks / looks.max(), 0, 1).astype(np.float32)
-    share = np.asarray(Image.fromarray(share).resize((width, height), Image.Resampling.BILINEAR))
-    grey = np.repeat(0.6 * image.mean(2, keepdims=True), 3, 2)
+    share = Image.fromarray((attention / attention.max()).clip(0, 1).astype(np.float32))
+    share = np.asarray(share.resize((width, height), Image.Resampling.BILINEAR))
+    grey = 0.6 * image.mean(2, keepdims=True)
     cover = 0.75 * share[..., None]
     return (1 - cover) * grey + cover * mpl.colormaps["inferno"](share)[..., :3]
 
 
-def as_code(model: StableDiffusion, settings: Settings) -> str:
-    """The lines of Python that make the same edit."""
-    quoted = {
-        name: json.dumps(getattr(settings, name), ensure_ascii=False)
-        for name in ("source", "target", "method", "control")
-    }
-    name, half = model.name.rsplit("@", 1)[0], model.dtype != torch.float32
-    known = [json.dumps(name)] * (name != "scenes") + [f"dtype={model.dtype}"] * half
-    used = ["LocalBlend"] * settings.blend + ["make_control"] * (settings.control != "none")
-    at = f".with_guidance({settings.w}{', erddci.DEFAULT_SCHEDULE' * settings.schedule})"
-    up = ".climb" if settings.method == "dual-chain" else ".with_guidance(1)"
-    up = "" if METHODS[settings.method].inverts_guided else up
-    words, options = "model.tokenizer, [source], [target]", ""
-    lines = ["import torch"] * half + ["import erddci"]
-    lines += [f"from erddci.controls import {', '.join(used)}"] * bool(used)
-    lines += [
-        "",
-        f"model = erddci.load({', '.join(known)})",
-        f"source = {quoted['source']}",
-        f"target = {quoted['target']}",
-        f"x = model.encode({settings.image.code})",
-        f"up = model.condition(source){at}{up}",
-        f"path = erddci.invert(model, x, up, {quoted['method']}, {settings.steps})",
+def decibels(reference: np.ndarray, image: np.ndarray) -> str:
+    """The PSNR of an image, as text."""
+    return f"{psnr(reference, image):.1f} dB".replace("inf", "∞")
+
+
+def _quality(round_trip: np.ndarray, images: Mapping[str, np.ndarray]) -> list[str]:
+    """How close reconstruction and edit come to what they should be."""
+    image, reconstruction = images["input"], images["reconstruction"]
+    lines = [
+        f"Reconstruction: {decibels(round_trip, reconstruction)} to the VAE round trip, "
+        f"{decibels(image, reconstruction)} to the input image "
+        f"(VAE floor: {decibels(image, round_trip)})."
     ]
-    if settings.control != "none":
-        shares = f"cross_until={settings.cross_until}, self_until={settings.self_until}"
-        lines.append(f"control = make_control({quoted['control']}, {words}, {shares})")
-        options += ", control"
-    if settings.blend:
-        lines.append(f"blend = LocalBlend.from_prompts({words}, threshold={settings.threshold})")
-        options += ", blend=blend"
-    if settings.strength != 1:
-        options += f", strength={settings.strength}"
-    lines.append(f"edited = erddci.edit(model, path, model.condition(target){at}{options})")
-    return "\n".join([*lines, "image = model.decode(edited.x0)[0]"])
+    if "true edit" in images:
+        distance = decibels(images["true edit"], images["edit"])
+        lines.append(f"Edit: {distance} to the VAE round trip of the true edit.")
+    else:
+        lines.append("Edit: no true edit is known for this image and target prompt.")
+    return lines
+
+
+def _nfe(inversion: Trajectory, edited: Edit, reconstruction: Trajectory) -> str:
+    counts = [f"{inversion.nfe:g} for the inversion", f"{edited.nfe:g} for the edit"]
+    if edited.source is None:
+        counts.append(f"{reconstruction.nfe:g} for the reconstruction beside it")
+    return f"NFE: {', '.join(counts)}."
+
+
+def _remarks(settings: StudioSettings, edited: Edit) -> list[str]:
+    remarks = []
+    if edited.attention is None:
+        remarks.append("No attention maps: only attention control and blending record them.")
+    if settings.source == settings.target:
+        remarks.append("Both prompts are the same: describe the image, and the edited image.")
+    if settings.image.note:
+        remarks.append(f"Note: {settings.image.note}.")
+    return remarks

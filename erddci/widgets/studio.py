@@ -1,16 +1,13 @@
-"""The editing studio: choose an image, two prompts and a way to edit, and see what comes of it.
+"""The editing studio: choose an image, two prompts and how to edit, and see the edit.
 
 A front end's clicks reach Python only while no cell and no callback runs.  So the studio computes
-in a thread, on a UNet whose attention nobody else state, and asks before every call of the network
+in a thread, with a UNet whose attention is its own, and checks before every function evaluation
 whether it was stopped.
 """
 
 from __future__ import annotations
 
-import base64
 import copy
-import html
-import io
 import json
 import tempfile
 import threading
@@ -19,37 +16,37 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
-import numpy as np
-import torch
-from PIL import Image
+from torch import Tensor
 
-from erddci.controls import CONTROLS
+from erddci.controls import CONTROLS, INJECTING
+from erddci.editing import SDEDIT, EditConfig
+from erddci.guidance import DEFAULT_SCHEDULE, GuidanceSchedule
 from erddci.inversion import METHODS
 from erddci.model import StableDiffusion
+from erddci.widgets.code import as_code
+from erddci.widgets.html import gallery_html, text_html
 from erddci.widgets.session import (
-    Given,
-    Settings,
-    Start,
-    View,
-    as_code,
-    begin,
-    given_from,
-    images_for,
-    studio_view,
+    EditInput,
+    EditView,
+    InvertedImage,
+    StudioSettings,
+    edit_view,
+    example_inputs,
+    invert_image,
+    read_input,
 )
 
-# The controls that read the two shares of the walk.
-SHARING = ("refine", "replace", "plug-and-play")
+# Where the controls begin: with attention control there are attention maps to see.
+DEFAULTS = EditConfig(control="refine", steps=20)
 
-# Five images in a row where there is room for them.
-FRAME = "margin:0 6px 6px 0;width:calc(20% - 6px);min-width:104px;max-width:200px"
+SCHEDULES: dict[str, GuidanceSchedule | None] = {"dynamic": DEFAULT_SCHEDULE, "constant": None}
 
 
 def editing_studio(model: StableDiffusion) -> widgets.VBox:
     """Edit an example, a photograph or an image of your own, and see it beside its source.
 
-    An image is inverted once for all edits whose inversion is alike.  A run can be stopped; what
-    was shown before it stays.
+    An image is inverted once for all edits that share the inversion.  A run can be stopped; the
+    last result stays.
     """
     return Studio(model)
 
@@ -62,103 +59,116 @@ class Studio(widgets.VBox):
     """The studio's widgets, and the thread that computes for them."""
 
     def __init__(self, model: StableDiffusion) -> None:
-        # The same weights with attention of their own: cells may use the model meanwhile.
-        shared = [*model.unet.parameters(), *model.unet.buffers()]
-        self._model = copy.copy(model)
-        self._model.unet = copy.deepcopy(model.unet, {id(each): each for each in shared})
+        self._model = _with_own_attention(model)
         self._model.unet.register_forward_pre_hook(self._before_call)
-        self._kept = lru_cache(maxsize=16)(self._invert)
-        self._seen = lru_cache(maxsize=32)(self._edit)
-        self._lock, self._quiet = threading.Lock(), False
-        self._latest = self._running = threading.Event()
+        self._inverted = lru_cache(maxsize=16)(self._invert)
+        self._views = lru_cache(maxsize=32)(self._edit)
+        self._lock = threading.Lock()
+        self._choosing_image = False
+        # What stops a run: the one started last, and the one that computes.
+        self._latest = threading.Event()
+        self._running = self._latest
 
-        self.controls = _controls(images_for(model))
+        self.controls = _controls(example_inputs(model))
         self.upload = widgets.FileUpload(accept="image/*", description="your own image")
-        self.again = widgets.Button(description="edit", icon="play")
-        self.stop = widgets.Button(description="stop", icon="stop", disabled=True)
-        self.bar, self.doing = widgets.FloatProgress(max=1), widgets.Label()
-        self.shown, self.words, self.code = widgets.HTML(), widgets.HTML(), widgets.Textarea()
+        self.run_button = widgets.Button(description="edit", icon="play")
+        self.stop_button = widgets.Button(description="stop", icon="stop", disabled=True)
+        self.progress, self.status = widgets.FloatProgress(max=1), widgets.Label()
+        self.gallery, self.message = widgets.HTML(), widgets.HTML()
+        self.code = widgets.Textarea()
         super().__init__(_arranged(self))
 
-        self.controls["image"].observe(self._choose, "value")
+        self.controls["image"].observe(self._choose_image, "value")
         for control in self.controls.values():
             control.observe(self.start, "value")
         self.upload.observe(self._receive, "value")
-        self.again.on_click(self.start)
-        self.stop.on_click(lambda _: self._latest.set())
+        self.run_button.on_click(self.start)
+        self.stop_button.on_click(self.stop)
         self.start()
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> StudioSettings:
         """What the controls say."""
         values: dict[str, Any] = {name: each.value for name, each in self.controls.items()}
         for name, value in values.items():
             if isinstance(value, float):  # sliders add up their steps, to 0.9500000000000001
                 values[name] = round(value, 6)
-        return Settings(**values)
+        image, source, target = (values.pop(name) for name in ("image", "source", "target"))
+        values["schedule"] = SCHEDULES[values["schedule"]]
+        return StudioSettings(image, source, target, EditConfig(**values))
 
     def start(self, _: object = None) -> None:
         """Stop what runs, and edit as the controls say."""
-        if self._quiet:
+        if self._choosing_image:
             return
-        self._latest.set()
+        self.stop()
         self._latest, settings = threading.Event(), self.settings
         for name in ("cross_until", "self_until"):
-            self.controls[name].disabled = settings.control not in SHARING
-        self.controls["threshold"].disabled = not settings.blend
+            self.controls[name].disabled = settings.config.control not in INJECTING
+        self.controls["threshold"].disabled = not settings.config.blend
         self.code.value = as_code(self._model, settings)
-        run = settings, self._latest
+        run = (settings, self._latest)
         self._thread = threading.Thread(target=self._run, args=run, daemon=True)
         self._thread.start()
+
+    def stop(self, _: object = None) -> None:
+        """Stop what runs before its next function evaluation."""
+        self._latest.set()
 
     def wait(self) -> None:
         """Wait until nothing runs."""
         self._thread.join()
 
-    def _run(self, settings: Settings, stopped: threading.Event) -> None:
+    def _run(self, settings: StudioSettings, stopped: threading.Event) -> None:
         with self._lock:
             if stopped.is_set():
                 return
-            self._running, self.stop.disabled = stopped, False
+            self._running, self.stop_button.disabled = stopped, False
             try:
-                view = self._seen(settings)
-                self.shown.value, self.words.value = _as_html(view), _lines(view.words)
-                self._tell("done")
-                self.bar.value = 1.0
+                self._show(self._views(settings))
             except Stopped:
-                self._tell("stopped; what you see is the result before")
+                self._report("stopped; what you see is the last result")
             except Exception as error:  # an error in a thread would vanish in a log
                 self._fail(error)
-            self.stop.disabled = True
+            self.stop_button.disabled = True
 
-    def _invert(self, start: Settings) -> Start:
-        self._tell("inverting …", start.rows()[0])
-        return begin(self._model, start)
+    def _invert(self, settings: StudioSettings) -> InvertedImage:
+        self._report("inverting …", settings.config.max_nfe()[0])
+        return invert_image(self._model, settings)
 
-    def _edit(self, settings: Settings) -> View:
-        start = self._kept(settings.start)
-        self._tell("editing …", settings.rows()[1])
-        return studio_view(self._model, settings, start)
+    def _edit(self, settings: StudioSettings) -> EditView:
+        inverted = self._inverted(settings.inversion)
+        self._report("editing …", settings.config.max_nfe()[1])
+        return edit_view(self._model, settings, inverted)
 
-    def _tell(self, what: str, rows: float = 1.0) -> None:
-        """Say what goes on, and start the bar over for so many network rows."""
-        self.doing.value, self.bar.value, self._rows = what, 0.0, max(rows, 1.0)
+    def _show(self, view: EditView) -> None:
+        self.gallery.value = gallery_html(view.images) + gallery_html(view.maps)
+        self.message.value = text_html(view.summary)
+        self._report("done")
+        self.progress.value = 1.0
 
     def _fail(self, error: Exception) -> None:
-        self.shown.value, self.words.value = "", _lines(f"{type(error).__name__}: {error}")
-        self._tell("this cannot be done")
+        self.gallery.value = ""
+        self.message.value = text_html(f"{type(error).__name__}: {error}")
+        self._report("failed")
 
-    def _before_call(self, _: object, given: tuple[torch.Tensor, ...]) -> None:
+    def _report(self, status: str, max_nfe: float = 1.0) -> None:
+        """Show a status, and reset the progress bar for at most so many evaluations."""
+        self.status.value, self.progress.value = status, 0.0
+        self._max_nfe = max(max_nfe, 1.0)
+
+    def _before_call(self, _: object, inputs: tuple[Tensor, ...]) -> None:
         if self._running.is_set():
             raise Stopped
-        self.bar.value = min(1.0, self.bar.value + len(given[0]) / self._rows)
+        done = self.progress.value + len(inputs[0]) / self._max_nfe
+        self.progress.value = min(1.0, done)
 
-    def _choose(self, change: dict) -> None:
-        """Bring the prompts with the image; the run that follows is one."""
-        self._quiet = True
+    def _choose_image(self, change: dict) -> None:
+        """Take over the image's prompts, in one run with it."""
+        self._choosing_image = True
         self.controls["source"].value = change["new"].source
         self.controls["target"].value = change["new"].target
-        self._quiet = False
+        self._choosing_image = False
 
     def _receive(self, change: dict) -> None:
         """Offer an uploaded image among the others, and choose it."""
@@ -169,86 +179,74 @@ class Studio(widgets.VBox):
         try:
             with tempfile.TemporaryDirectory() as folder:
                 (Path(folder) / name).write_bytes(file["content"])
-                found = given_from(self._model, Path(folder) / name, json.dumps(name))
+                uploaded = read_input(self._model, Path(folder) / name, json.dumps(name))
         except Exception as error:
-            self._latest.set()
-            self._fail(error)
+            self.stop()
+            with self._lock:  # else the run that ends would write over the message
+                self._fail(error)
             return
         # With new options the first is chosen, for a moment.
-        image.options = (*image.options, (f"yours: {name}", found))
-        image.value = found
+        image.options = (*image.options, (f"yours: {name}", uploaded))
+        image.value = uploaded
 
 
-def _controls(given: dict[str, Given]) -> dict[str, Any]:
-    """A control for each field of `Settings`."""
-    first = next(iter(given.values()))
-    default = Settings(first, first.source, first.target)
-    late = {"continuous_update": False}  # compute when a slider is let go, a line entered
+def _with_own_attention(model: StableDiffusion) -> StableDiffusion:
+    """The same model and weights, with attention that can be controlled while cells use theirs."""
+    model = copy.copy(model)
+    weights = [*model.unet.parameters(), *model.unet.buffers()]
+    # What the memo holds counts as copied, so all modules are copied and no weights.
+    model.unet = copy.deepcopy(model.unet, memo={id(each): each for each in weights})
+    return model
 
-    def slider(name: str, label: str, low: float, high: float, step: float) -> widgets.Widget:
-        kind = widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider
-        known = {"min": low, "max": high, "step": step, "description": label, **late}
-        return kind(value=getattr(default, name), **known)
 
-    def choice(name: str, options: object) -> widgets.Widget:
-        value = getattr(default, name)
-        return widgets.Dropdown(options=options, value=value, description=name)
-
-    found = {
-        "image": choice("image", list(given.items())),
-        "source": widgets.Text(default.source, description="source prompt", **late),
-        "target": widgets.Text(default.target, description="target prompt", **late),
-        "method": choice("method", list(METHODS)),
-        "control": choice("control", list(CONTROLS)),
-        "steps": slider("steps", "steps N", 5, 100, 5),
-        "w": slider("w", "guidance w", 0, 15, 0.5),
-        "schedule": widgets.Checkbox(default.schedule, description="dynamic control of guidance"),
-        "cross_until": slider("cross_until", "cross-attention", 0, 1, 0.05),
-        "self_until": slider("self_until", "self-attention", 0, 1, 0.05),
-        "blend": widgets.Checkbox(default.blend, description="blend by changed words"),
-        "threshold": slider("threshold", "threshold", 0.05, 0.95, 0.05),
-        "strength": slider("strength", "strength", 0.05, 1, 0.05),
+def _controls(inputs: dict[str, EditInput]) -> dict[str, Any]:
+    """A control for the image, for each prompt, and for the fields of an `EditConfig`."""
+    first = next(iter(inputs.values()))
+    controls = {
+        "image": widgets.Dropdown(options=list(inputs.items()), description="image"),
+        "source": widgets.Text(first.source, description="source prompt"),
+        "target": widgets.Text(first.target, description="target prompt"),
+        "method": _choice("method", [*METHODS, SDEDIT], DEFAULTS.method),
+        "control": _choice("control", CONTROLS, DEFAULTS.control),
+        "steps": _slider("steps N", 5, 100, 5, DEFAULTS.steps),
+        "guidance_scale": _slider("guidance w", 0, 15, 0.5, DEFAULTS.guidance_scale),
+        "schedule": _choice("schedule", SCHEDULES, "dynamic"),
+        "cross_until": _slider("cross until", 0, 1, 0.05, DEFAULTS.cross_until),
+        "self_until": _slider("self until", 0, 1, 0.05, DEFAULTS.self_until),
+        "blend": widgets.Checkbox(DEFAULTS.blend, description="blend by changed words"),
+        "threshold": _slider("threshold", 0.05, 0.95, 0.05, DEFAULTS.threshold),
+        "strength": _slider("strength", 0.05, 1, 0.05, DEFAULTS.strength),
     }
-    for control in found.values():
+    for control in controls.values():
         control.layout.width, control.style.description_width = "auto", "105px"
-    return found
+        if control.has_trait("continuous_update"):
+            control.continuous_update = False  # run when a slider is let go, a line entered
+    return controls
+
+
+def _choice(label: str, options: Any, value: str) -> widgets.Dropdown:  # noqa: ANN401
+    return widgets.Dropdown(options=list(options), value=value, description=label)
+
+
+def _slider(
+    label: str, low: float, high: float, step: float, value: float
+) -> widgets.IntSlider | widgets.FloatSlider:
+    kind = widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider
+    return kind(value=value, min=low, max=high, step=step, description=label)
 
 
 def _arranged(studio: Studio) -> tuple[widgets.Widget, ...]:
-    """Image and prompts on top, the rest of the controls beside what they lead to."""
+    """Image and prompts on top, the other controls beside the images."""
     image, source, target, *others = studio.controls.values()
     image.layout.flex, studio.upload.layout.width = "1 1 auto", "170px"
-    studio.again.layout.width = studio.stop.layout.width = "80px"
-    studio.bar.layout.width = "160px"
+    studio.run_button.layout.width = studio.stop_button.layout.width = "80px"
+    studio.progress.layout.width = "160px"
     studio.code.layout = {"width": "auto", "height": "17em"}
     top = widgets.HBox([image, studio.upload])
-    run = widgets.HBox([studio.again, studio.stop, studio.bar, studio.doing])
+    run = widgets.HBox([studio.run_button, studio.stop_button, studio.progress, studio.status])
     left = widgets.VBox(others, layout={"width": "330px", "margin": "0 8px 0 0"})
-    right = widgets.VBox([run, studio.shown, studio.words], layout={"flex": "1 1 420px"})
+    results = [run, studio.gallery, studio.message]
+    right = widgets.VBox(results, layout={"flex": "1 1 420px"})
     middle = widgets.HBox([left, right], layout={"flex_flow": "row wrap"})
     code = widgets.Accordion([studio.code], titles=("copy as code",))
     return top, source, target, middle, code
-
-
-def _lines(text: str) -> str:
-    style = "line-height:1.5;white-space:pre-line"
-    return f'<div style="{style}">{html.escape(text)}</div>'
-
-
-def _as_html(view: View) -> str:
-    """Images in one row, attention maps in the next; matplotlib is not safe in threads."""
-    return _row(view.images) + _row(view.maps)
-
-
-def _row(images: dict[str, np.ndarray]) -> str:
-    frames = []
-    for title, image in images.items():
-        buffer, title = io.BytesIO(), html.escape(title)
-        Image.fromarray(np.round(image * 255).astype(np.uint8)).save(buffer, "png")
-        code = base64.b64encode(buffer.getvalue()).decode()
-        frames.append(
-            f'<figure style="{FRAME}">'
-            f'<img alt="{title}" style="width:100%" src="data:image/png;base64,{code}">'
-            f'<figcaption style="line-height:1.3">{title}</figcaption></figure>'
-        )
-    return f'<div style="display:flex;flex-wrap:wrap">{"".join(frames)}</div>'
