@@ -35,7 +35,7 @@ LAYERS = {
     "training": ("training", "scenes", "grid", "metrics", "model"),
 }
 LAYERS["editing"] = tuple(set(LAYERS) - {"metrics", "scenes", "toy", "model", "training"})
-LAYERS["plots"] = ("plots",)
+LAYERS["plots"] = ("plots", "inversion", "controls")
 LAYERS["experiments"] = (*(set(LAYERS) - {"training", "plots"}), "experiments")
 # These may import anything.
 TOP = ("__init__", "__main__", "cli", "widgets", "workbook")

@@ -1,14 +1,19 @@
 """Drawing: what was measured is what is drawn, and named."""
 
 import io
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
+from matplotlib.colors import to_rgb
 
 from erddci import METHODS, plots
+from erddci.plots.curves import draw_curves
+from erddci.plots.looks import NEUTRAL
+from erddci.plots.style import image_dpi
 
 
 @pytest.fixture(autouse=True)
@@ -17,13 +22,122 @@ def close_figures():
     plt.close("all")
 
 
+def lines_of(ax):
+    """The drawn lines by label; the markers on them are lines of their own, without a label."""
+    return {line.get_label(): line for line in ax.lines if not line.get_label().startswith("_")}
+
+
+def legend_of(figure):
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_looks_are_those_of_the_registry_by_name_and_by_label():
+    for name, method in METHODS.items():
+        for given in (name, method.label):
+            found = plots.look(given)
+            assert (found.label, found.color, found.marker) == (
+                method.label, method.color, method.marker,
+            )  # fmt: skip
+    assert plots.look("fifteenth") == plots.Look("fifteenth", NEUTRAL)
+
+
+def test_no_two_methods_share_a_colour_or_a_mark():
+    marks = {(method.color, method.marker) for method in METHODS.values()}
+    assert len(marks) == len({method.color for method in METHODS.values()}) == len(METHODS)
+    assert NEUTRAL not in {method.color for method in METHODS.values()}
+
+
+def test_settings_that_are_no_methods_get_colours_that_no_method_has():
+    names = ["dual chain", *(f"form {n}" for n in range(12)), "DDIM"]
+    found = plots.setting_looks(names)
+    assert list(found) == names
+    assert found["dual chain"].color == METHODS["dual-chain"].color
+    assert found["DDIM"] == plots.look("ddim")
+    others = [found[name] for name in names if name.startswith("form")]
+    assert not {each.color for each in others} & {each.color for each in METHODS.values()}
+    assert len({(each.color, each.marker) for each in others}) == len(others)
+
+
+def ways_to_edit(*ways):
+    columns = ["setting", "method", "control", "schedule"]
+    return pd.DataFrame([(" ".join(way), *way) for way in ways], columns=columns)
+
+
+def test_ways_to_edit_show_their_method_control_and_schedule():
+    table = ways_to_edit(
+        ("ddim", "none", "constant"), ("ddim", "refine", "constant"), ("ddim", "none", "dynamic"),
+        ("dual-chain", "none", "dynamic"), ("dual-chain (current)", "none", "dynamic"),
+        ("new", "newest", "constant"),
+    )  # fmt: skip
+    looks = plots.edit_looks(table)
+    found = [looks[setting] for setting in table["setting"]]
+    plain, refined, dynamic, ours, variant, new = found
+    assert {each.color for each in (plain, refined, dynamic)} == {METHODS["ddim"].color}
+    assert ours.color == variant.color == METHODS["dual-chain"].color and new.color == NEUTRAL
+    assert plain.marker == dynamic.marker != refined.marker
+    assert plain.dashes == refined.dashes != dynamic.dashes == ours.dashes
+    assert plain.fill == refined.fill != dynamic.fill == ours.fill
+    assert len({replace(each, label="") for each in found}) == len(table)
+
+
+def test_looks_of_ways_to_edit_do_not_hang_on_their_order_or_on_new_ways():
+    table = ways_to_edit(
+        ("ddim", "none", "constant"), ("ddim", "refine", "dynamic"), ("edict", "none", "constant")
+    )
+    schedules = ("constant", "dynamic")
+    found = plots.edit_looks(table, schedules)
+    assert plots.edit_looks(table[::-1], schedules) == found
+    more = pd.concat([ways_to_edit(("aidi", "none", "another"), ("ddim", "none", "a")), table])
+    assert found.items() <= plots.edit_looks(more, schedules).items()
+
+
+def test_lines_that_coincide_share_one_line_without_gaps():
+    x = pd.Index([1, 2, 3, 4])
+    looks = [plots.look(name) for name in ("direct", "edict", "bdia", "ddim")]
+    heights = [5, 5, 5, 1]
+    curves = [
+        (each, pd.DataFrame({"low": y, "middle": y, "high": y}, index=x))
+        for each, y in zip(looks, heights, strict=True)
+    ]
+    figure, ax = plt.subplots()
+    ax.grid(False)
+    draw_curves(ax, curves)
+    assert lines_of(ax)["DDIM"].get_linestyle() == "-"
+    figure.canvas.draw()
+    (left, height), (right, _) = ax.transData.transform([(1, 5), (4, 5)]).astype(int)
+    pixels = np.asarray(figure.canvas.buffer_rgba())[::-1][height, left:right, :3]
+    colours = np.array([to_rgb(each.color) for each in looks[:3]]) * 255
+    nearest = np.abs(pixels[:, None] - colours).max(-1)
+    # Each has its third of the line, but for what anti-aliasing and markers cover.
+    assert ((nearest < 3).mean(0) > 0.25).all() and (pixels.min(1) < 250).all()
+    # Each of them has a marker, and where two have to share a point the later is the smaller.
+    marks = [line for line in ax.lines if line.get_linestyle() == "None"]
+    assert {line.get_color() for line in marks} == {each.color for each in looks}
+    assert {x for line in marks if line.get_ydata()[0] == 5 for x in line.get_xdata()} == set(x)
+
+
+def test_points_that_coincide_are_drawn_one_around_the_other():
+    first = pd.DataFrame({"low": [0, 5], "middle": [0, 5], "high": [0, 5]}, index=[1, 2])
+    curves = [(plots.look("ddim"), first), (plots.look("edict"), first.assign(middle=[3, 5]))]
+    _, ax = plt.subplots()
+    draw_curves(ax, curves)
+    sizes = {
+        (line.get_color(), x): line.get_markersize()
+        for line in ax.lines if line.get_linestyle() == "None" for x in line.get_xdata()
+    }  # fmt: skip
+    ddim, edict = METHODS["ddim"].color, METHODS["edict"].color
+    assert sizes[ddim, 2] > sizes[ddim, 1] == sizes[edict, 1] == sizes[edict, 2]
+
+
 def test_reconstructions_name_every_method_and_its_numbers():
     truth = np.full((16, 16, 3), 0.5)
     images = {name: truth + 0.01 * n for n, name in enumerate(METHODS)}
     figure = plots.reconstructions(truth, images, {name: f"of {name}" for name in images})
     titles = [ax.get_title() for ax in figure.axes]
     below = [ax.get_xlabel() for ax in figure.axes]
-    assert [name for name in titles if name] == ["VAE round trip", *METHODS]
+    labels = [method.label for method in METHODS.values()]
+    assert [name for name in titles if name] == ["VAE round trip", *labels]
     assert [words for words in below if words.startswith("of ")] == [f"of {n}" for n in METHODS]
     # Each map of errors lies under its image, and shows the mean error of the colours.
     for place, name in enumerate(["VAE round trip", *METHODS]):
@@ -32,37 +146,73 @@ def test_reconstructions_name_every_method_and_its_numbers():
             np.testing.assert_allclose(lower.images[0].get_array(), (images[name] - truth)[..., 0])
 
 
-def test_cost_quality_shows_each_method_once_and_infinite_quality_at_the_top():
-    names = list(METHODS)
+def cost_table(psnr, names=tuple(METHODS)):
     frame = pd.DataFrame({"method": names, "guidance_scale": 1.0, "inverted_at": 1.0})
-    frame = frame.assign(nfe=np.arange(1.0, 15) * 100, named=False)
-    frame["psnr_vae"] = frame["psnr_vae_low"] = frame["psnr_vae_high"] = [*range(30, 43), np.inf]
-    kinds = {name: method.reversible for name, method in METHODS.items()}
-    figure = plots.cost_quality(frame, kinds, best=130)
+    frame = frame.assign(nfe=np.arange(1.0, len(names) + 1) * 100)
+    frame["psnr_vae"] = frame["psnr_vae_low"] = frame["psnr_vae_high"] = psnr
+    return frame
+
+
+def test_cost_quality_shows_each_method_once_and_infinite_quality_at_the_top():
+    figure = plots.cost_quality(cost_table([*range(30, 43), np.inf]))
     (ax,) = figure.axes
-    assert sorted(text.get_text() for text in ax.texts) == sorted(names)
-    points = {(x, y) for bars in ax.containers for x, y in bars.lines[0].get_xydata()}
-    assert (1400.0, 130.0) in points and len(points) == 14
-    assert {text.get_text() for text in ax.get_legend().get_texts()} == set(kinds.values())
+    points = [line.get_xydata()[0].tolist() for line in ax.lines]
+    top = dict(zip(*(ax.get_yticklabels(), ax.get_yticks()), strict=True))
+    (height,) = (place for text, place in top.items() if text.get_text() == "∞")
+    assert points == [[100.0 * (n + 1), 30 + n] for n in range(13)] + [[1400, height]]
+    kinds = [method.reversible for method in METHODS.values()]
+    labels = [method.label for method in METHODS.values()]
+    assert sorted(legend_of(figure)) == sorted([*labels, *set(kinds)])
+    fills = {line.get_color(): line.get_markerfacecolor() for line in ax.lines}
+    hollow = {name for name, method in METHODS.items() if fills[method.color] == "white"}
+    assert hollow == {n for n, method in METHODS.items() if method.reversible == "approximate"}
 
 
-def test_steps_quality_draws_a_line_a_method_and_tells_both_ways_up_apart():
-    walks = [("ddim", 1, 1), ("ddim", 3, 1), ("ddim", 3, 3), ("direct", 3, 3)]
+def test_cost_quality_draws_methods_that_it_does_not_know():
+    figure = plots.cost_quality(cost_table([30.0, 40.0], ("ddim", "fifteenth")))
+    assert legend_of(figure) == ["approximate", "DDIM", "unknown", "fifteenth"]
+    assert figure.axes[0].lines[1].get_color() == NEUTRAL
+
+
+def test_cost_quality_keeps_points_apart_that_coincide():
+    table = cost_table([np.inf, np.inf, 40.0, 40.0], ("bdia", "belm", "ddim", "null-text"))
+    figure = plots.cost_quality(table.assign(nfe=20.0))
+    heights = {line.get_color(): line.get_ydata()[0] for line in figure.axes[0].lines}
+    sizes = {line.get_color(): line.get_markersize() for line in figure.axes[0].lines}
+    bdia, belm, ddim, null = (METHODS[name].color for name in table["method"])
+    assert heights[bdia] != heights[belm] and heights[ddim] == heights[null] == 40
+    assert sizes[ddim] > sizes[null]
+
+
+def steps_table(*inversions):
     columns = ["method", "guidance_scale", "inverted_at"]
-    frame = pd.DataFrame(walks, columns=columns).merge(pd.Series([50, 10], name="steps"), "cross")
+    steps = pd.Series([50, 10], name="steps")
+    frame = pd.DataFrame(inversions, columns=columns).merge(steps, "cross")
     frame["psnr_vae"] = frame["steps"] + frame["inverted_at"].astype(float)
     frame.loc[frame["method"] == "direct", "psnr_vae"] = np.inf
-    frame["psnr_vae_low"] = frame["psnr_vae_high"] = frame["psnr_vae"]
-    figure = plots.steps_quality(frame, best=130)
+    return frame.assign(psnr_vae_low=frame["psnr_vae"], psnr_vae_high=frame["psnr_vae"])
+
+
+def test_steps_quality_draws_a_line_a_method_and_tells_both_inversions_apart():
+    table = steps_table(
+        ("ddim", 1, 1), ("ddim", 3, 1), ("ddim", 3, 3), ("direct", 3, 3), ("fifteenth", 3, 3)
+    )
+    figure = plots.steps_quality(table)
     drawn = [
-        [line.get_ydata().tolist() for line in ax.lines if len(line.get_ydata())]
+        {name: line.get_ydata().tolist() for name, line in lines_of(ax).items()}
         for ax in figure.axes
     ]
-    # In the order of the legend: what is exact at the back, DDIM up at w before DDIM up at 1.
-    assert drawn == [[[11, 51]], [[130, 130], [13, 53], [11, 51]]]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "direct", "ddim, up at w", "ddim, up at w = 1",
-    ]  # fmt: skip
+    at_w, at_1 = "DDIM, inverted at w", "DDIM, inverted at w = 1"
+    top = next(
+        place for text, place in zip(
+            figure.axes[0].get_yticklabels(), figure.axes[0].get_yticks(), strict=True
+        ) if text.get_text() == "∞"
+    )  # fmt: skip
+    assert drawn[0] == {at_w: [11, 51]}
+    assert drawn[1] == {
+        at_w: [13, 53], at_1: [11, 51], "Direct": [top, top], "fifteenth": [13, 53],
+    }  # fmt: skip
+    assert top > 53 and legend_of(figure) == [at_w, at_1, "Direct", "fifteenth"]
 
 
 def test_error_accumulation_draws_medians():
@@ -78,8 +228,8 @@ def test_error_accumulation_draws_medians():
     figure = plots.error_accumulation(pd.DataFrame(rows), 34.0, strips, [4, 1])
     left, right = figure.subfigs[0].axes
     drawn = {line.get_label(): line.get_ydata() for line in left.lines}
-    np.testing.assert_allclose(drawn["w = 3"], [12, 9, 6, 3])
-    assert list(drawn) == ["w = 1", "w = 3", "w = 3, inverted at w too"]
+    np.testing.assert_allclose(drawn["w = 3, inverted at w = 1"], [12, 9, 6, 3])
+    assert list(drawn) == ["w = 1", "w = 3, inverted at w = 1", "w = 3, inverted at w"]
     np.testing.assert_allclose(right.lines[0].get_ydata(), [29, 27])
 
 
@@ -102,16 +252,16 @@ def test_guidance_sweep_draws_every_way_and_exact_ones_at_the_top():
     frame = pd.DataFrame(rows)
     figure = plots.guidance_sweep(frame, frame)
     assert len(figure.axes) == 6
-    (legend,) = figure.legends
-    assert {text.get_text() for text in legend.get_texts()} == set(ways)
+    assert set(legend_of(figure)) == set(ways)
     first = figure.axes[0]
     labels = dict(zip(first.get_yticks(), first.get_yticklabels(), strict=True))
-    (top,) = (height for height, text in labels.items() if text.get_text() == "exact")
-    drawn = {line.get_color(): line.get_ydata() for line in first.lines}
-    np.testing.assert_allclose(drawn[plots.GUIDED["D2 guided inversion"]["color"]], [top] * 3)
-    np.testing.assert_allclose(drawn[plots.GUIDED["dual chain"]["color"]], [29, 27, 22.5])
-    # Edits are averaged: of two scenes, one did as asked.
-    np.testing.assert_allclose(figure.axes[5].lines[0].get_ydata(), 0.5)
+    (top,) = (height for height, text in labels.items() if text.get_text() == "100 to ∞")
+    drawn = {label: line.get_ydata() for label, line in lines_of(first).items()}
+    np.testing.assert_allclose(drawn["D2 guided inversion"], [top] * 3)
+    np.testing.assert_allclose(drawn["dual chain"], [29, 27, 22.5])
+    # Edits are averaged: of two scenes, one was done.
+    for line in lines_of(figure.axes[5]).values():
+        np.testing.assert_allclose(line.get_ydata(), 0.5)
     assert len(plots.guidance_sweep(frame).axes) == 3
 
 
@@ -177,9 +327,11 @@ def test_injection_sweep_has_cross_attention_across_and_means_over_scenes():
 
 def summary_of_edits():
     rows = []
-    for n, way in enumerate(("ddim + refine", "dual-chain, dynamic")):
+    ways = ("ddim + refine", "ddim", "refine", "constant"), ("new", "newest", "none", "dynamic")
+    for n, (way, method, control, schedule) in enumerate(ways):
         for w in (1.0, 7.5):
             row = {"setting": way, "guidance_scale": w, "steps": 10, "nfe": 40.0 + n}
+            row |= {"method": method, "control": control, "schedule": schedule}
             for name in ("psnr_truth", "background", "edit_accuracy", "nfe"):
                 value = row.setdefault(name, n + w)
                 row |= {f"{name}_low": value - 1, f"{name}_high": value + 1}
@@ -204,12 +356,46 @@ def test_edit_benchmark_draws_a_point_a_way_and_writes_every_mean():
 def test_edit_sweeps_draw_a_line_a_way_in_every_panel():
     table = summary_of_edits()
     table = pd.concat([table, table.assign(steps=20)])
-    axes = np.reshape(plots.edit_sweeps(table).axes, (3, 2))
+    figure = plots.edit_sweeps(table)
+    axes = np.reshape(figure.axes, (3, 2))
     table = table[table["steps"] == 10]
     for ax, name in zip(axes[:, 0], ("psnr_truth", "edit_accuracy", "background"), strict=True):
-        for line, (way, group) in zip(ax.lines, table.groupby("setting"), strict=True):
-            assert line.get_label() == way
-            np.testing.assert_allclose(line.get_xydata(), group[["guidance_scale", name]])
+        drawn = lines_of(ax)
+        assert set(drawn) == set(table["setting"]) == set(legend_of(figure))
+        for way, group in table.groupby("setting"):
+            np.testing.assert_allclose(drawn[way].get_xydata(), group[["guidance_scale", name]])
+
+
+def test_step_size_draws_every_method_and_the_slope():
+    frame = pd.DataFrame({"method": ["ddim"] * 2 + ["fifteenth"] * 2, "steps": [10, 20] * 2})
+    frame["latent_rms"] = [0.2, 0.1, 1e-15, 1e-15]
+    drawn = lines_of(plots.step_size(frame).axes[0])
+    assert drawn["DDIM"].get_color() == METHODS["ddim"].color
+    assert drawn["fifteenth"].get_color() == NEUTRAL
+    np.testing.assert_allclose(drawn["slope of 1/N"].get_ydata(), [0.4, 0.2])
+
+
+def test_noise_trajectories_have_the_colours_of_their_methods():
+    names = ("DDIM inversion", "DDIM sampling", "dual-chain sampling", "new sampling")
+    frame = pd.DataFrame({"trajectory": np.repeat(names, 3), "t": [1, 2, 3] * 4})
+    frame = frame.assign(pc1=0.0, pc2=1.0, pc3=2.0)
+    frame.attrs["explained"] = [0.5, 0.3, 0.2]
+    figure = plots.noise_trajectories_3d(frame)
+    colours = {trace.name: trace.line.color for trace in figure.data}
+    # An inversion that its method's sampling is beside is grey.
+    ddim, dual = METHODS["ddim"].color, METHODS["dual-chain"].color
+    assert colours == dict(zip(names, (NEUTRAL, ddim, dual, NEUTRAL), strict=True))
+    (text,) = (ax.get_legend().get_texts() for ax in plots.noise_trajectories({1: frame}).axes)
+    assert tuple(each.get_text() for each in text) == names
+
+
+def test_dual_chain_names_every_node_and_prediction():
+    events = [("ask", "z", 0, 1, 1), ("move", "z", 0, 1, 1), ("ask", "z", 1, 1, 2)]
+    events += [("move", "x", 0, 1, 2)]
+    order = pd.DataFrame(events, columns=["event", "chain", "start", "end", "ask"])
+    texts = {text.get_text() for text in plots.dual_chain(order).axes[0].texts}
+    assert {"$z_0$", "$z_1$", "$x_0$", "$x_1$", "original chain z", "auxiliary chain x"} <= texts
+    assert {r"$\varepsilon(z_0, t_1)$", r"$\varepsilon(z_1, t_1)$"} <= texts
 
 
 def test_throughput_is_drawn_beside_the_ideal():
@@ -226,13 +412,35 @@ def test_throughput_is_drawn_beside_the_ideal():
         np.testing.assert_allclose(ideal.get_ydata(), group["ideal"])
 
 
+def shown(figure, monkeypatch):
+    """The PNG that a notebook gets, as an array, and its alternative text."""
+    displayed = []
+    monkeypatch.setattr("erddci.plots.style.display", displayed.append)
+    plots.show(figure, "A ramp of colours from black to white")
+    (image,) = displayed
+    return np.asarray(PIL.Image.open(io.BytesIO(image.data))), image.alt
+
+
 def test_show_leaves_colours_within_two_levels(monkeypatch):
-    shown = []
-    monkeypatch.setattr("erddci.plots.style.display", shown.append)
     ramp = np.linspace(0, 1, 64 * 64 * 3).reshape(64, 64, 3)
-    plots.show(plots.image_grid({"ramp": [ramp]}), "A ramp of colours from black to white")
-    (image,) = shown
-    assert image.alt.startswith("A ramp")
-    drawn = np.asarray(PIL.Image.open(io.BytesIO(image.data)))
+    drawn, alt = shown(plots.image_grid({"ramp": [ramp]}), monkeypatch)
+    assert alt.startswith("A ramp")
     assert set(np.unique(drawn)) <= set(plots.LEVELS) and drawn.max() == 255
     assert max(abs(value - level) for value, level in enumerate(plots.LEVELS)) <= 2
+
+
+def test_each_pixel_of_an_image_is_two_by_two_on_the_screen(monkeypatch):
+    checks = np.indices((128, 128)).sum(0) % 2
+    image = np.repeat(checks[..., None], 3, 2) * np.array([1.0, 0, 1])
+    drawn, _ = shown(plots.image_grid({"a": [image] * 3, "b": [image]}), monkeypatch)
+    magenta = (drawn[..., 0] > 200) & (drawn[..., 1] < 50)
+    # Four boards, half of whose 256² pixels are magenta; none is blurred with its neighbours.
+    assert abs(magenta.sum() / (4 * 256**2 / 2) - 1) < 0.03
+    blurred = (drawn[..., 0] > 60) & (drawn[..., 0] < 200) & (drawn[..., 1] < 20)
+    assert blurred.sum() < 100
+
+
+def test_resolution_is_no_higher_than_images_need():
+    assert image_dpi(plt.figure()) == 85
+    photograph = np.zeros((512, 512, 3))
+    assert image_dpi(plots.image_grid({"photograph": [photograph]})) == 240

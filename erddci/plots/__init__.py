@@ -1,4 +1,7 @@
-"""Drawing: every function takes data that `erddci.experiments` measured and knows no model."""
+"""Drawing: every function takes data that `erddci.experiments` measured.
+
+How a method looks is looked up in `erddci.METHODS`; what is not there is drawn in grey.
+"""
 
 from erddci.plots.editing import (
     alignment,
@@ -8,15 +11,15 @@ from erddci.plots.editing import (
     edit_sweeps,
     injection_sweep,
 )
+from erddci.plots.looks import Look, edit_looks, look, setting_looks
 from erddci.plots.reconstruction import (
-    GUIDED,
     cost_quality,
     guidance_sweep,
     reconstructions,
     steps_quality,
     throughput,
 )
-from erddci.plots.style import COLOURS, LEVELS, SCALES, image_grid, show
+from erddci.plots.style import LEVELS, SCALES, SERIES, image_grid, png, show
 from erddci.plots.trajectories import (
     dual_chain,
     error_accumulation,
@@ -27,25 +30,29 @@ from erddci.plots.trajectories import (
 )
 
 __all__ = [
-    "COLOURS",
-    "GUIDED",
     "LEVELS",
     "SCALES",
+    "SERIES",
+    "Look",
     "alignment",
     "attention_maps",
     "cost_quality",
     "dual_chain",
     "edit_benchmark",
     "edit_gallery",
+    "edit_looks",
     "edit_sweeps",
     "error_accumulation",
     "guidance_sweep",
     "injection_sweep",
+    "look",
     "noise_trajectories",
     "noise_trajectories_3d",
     "image_grid",
     "plane",
+    "png",
     "reconstructions",
+    "setting_looks",
     "show",
     "step_size",
     "steps_quality",

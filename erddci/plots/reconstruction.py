@@ -1,240 +1,239 @@
-"""Figures of reconstruction: what comes back, by method and by guidance, and at what cost."""
+"""Figures of reconstruction: its quality by method, by guidance and by steps, and its cost."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
 
-from erddci.plots.style import COLOURS, STYLE, rows_axis
+from erddci.inversion import APPROXIMATE, EXACT, METHODS, STORED
+from erddci.plots.curves import Curve, draw_curves, mark_top, nfe_axis, steps_axis, top_of
+from erddci.plots.looks import NEUTRAL, Look, look, setting_looks
+from erddci.plots.style import BARE, CELL, SERIES, STYLE, draw_image, rows_for, without_frame
+
+if TYPE_CHECKING:
+    from pandas.core.groupby import SeriesGroupBy
+
+Spread = Callable[["SeriesGroupBy"], pd.DataFrame]
+ERRORS = LogNorm(1e-4, 0.5, clip=True)
 
 
 def reconstructions(
     round_trip: np.ndarray, images: Mapping[str, np.ndarray], measures: Mapping[str, str]
 ) -> Figure:
-    """Figure 4: what each method brings back, and where it differs from the VAE round trip.
+    """Figure 4: reconstructions, and under each how it differs from the VAE round trip.
 
     Args:
-        round_trip: the ground truth [height, width, 3].
+        round_trip: of the VAE, [height, width, 3].
         images: reconstructions by method.
         measures: a line of numbers to print under each.
     """
-    panels = {"VAE round trip": round_trip, **images}
-    wide, high = 5, -(-len(panels) // 5)
-    plain: dict[Any, Any] = {"axes.grid": False, "axes.titlelocation": "center"}
-    with mpl.rc_context(STYLE | plain):
-        figure, axes = plt.subplots(2 * high, wide, figsize=(1.6 * wide, 3.6 * high))
+    wide, high = 5, rows_for(1 + len(images), 5)
+    with mpl.rc_context(BARE):
+        size = ((CELL + 0.2) * wide, 2 * (CELL + 0.35) * high)
+        figure, axes = plt.subplots(2 * high, wide, figsize=size, squeeze=False)
         for ax in axes.flat:
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-        for place, (name, image) in enumerate(panels.items()):
-            row, column = divmod(place, wide)
-            axes[2 * row, column].imshow(image, interpolation="lanczos")
-            axes[2 * row, column].set_title(name, fontsize=9)
-            if name not in images:
-                continue
+            without_frame(ax)
+        pairs = axes.reshape(high, 2, wide).transpose(0, 2, 1).reshape(-1, 2)
+        draw_image(pairs[0, 0], round_trip)
+        pairs[0, 0].set_title("VAE round trip", fontsize=9)
+        for (upper, lower), (method, image) in zip(pairs[1:], images.items(), strict=False):
+            draw_image(upper, image)
+            upper.set_title(look(method).label, fontsize=9)
             error = np.abs(image - round_trip).mean(2)
-            norm = LogNorm(1e-4, 0.5, clip=True)
-            shown = axes[2 * row + 1, column].imshow(error, cmap="magma", norm=norm)
-            axes[2 * row + 1, column].set_xlabel(measures[name], fontsize=7.5)
-        # The first column of the first row of errors belongs to the ground truth, which has none.
-        bar = axes[1, 0].inset_axes((0.08, 0.6, 0.84, 0.08))
-        figure.colorbar(shown, cax=bar, orientation="horizontal", label="absolute error")
+            lower.imshow(error, cmap="magma", norm=ERRORS, interpolation="none")
+            lower.set_xlabel(measures[method], fontsize=7.5)
+        # The round trip itself has no error to show.
+        bar = pairs[0, 1].inset_axes((0.08, 0.6, 0.84, 0.08))
+        shades = ScalarMappable(ERRORS, "magma")
+        figure.colorbar(shades, cax=bar, orientation="horizontal", label="absolute error")
     return figure
 
 
-KINDS = {
-    "approximate": ("#D55E00", "o"),
-    "exact": ("#0072B2", "s"),
-    "exact given what is stored": ("#009E73", "^"),
-}
+# How a marker is filled says how reversible its method is.
+FILL = {APPROXIMATE: "none", EXACT: "full", STORED: "left"}
 
 
-def cost_quality(frame: pd.DataFrame, kinds: Mapping[str, str], best: float = 130.0) -> Figure:
-    """PSNR against network rows, one point a method, one panel a guidance scale.
+def cost_quality(table: pd.DataFrame) -> Figure:
+    """PSNR against function evaluations, one point a method, one panel a guidance scale.
 
-    Args:
-        frame: medians, from `benchmark.summary`, with a column `rows` of all rows of an image.
-        kinds: how reversible each method is.
-        best: PSNR in dB at which better values, infinite ones too, are drawn.
-    """
-    scales = sorted(frame["guidance_scale"].unique())
-    with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, len(scales), figsize=(4.6 * len(scales), 4.6), sharey=True, squeeze=False
-        )
-        for ax, w in zip(axes[0], scales, strict=True):
-            part = frame[frame["guidance_scale"] == w].sort_values("psnr_vae")
-            for kind, (colour, marker) in KINDS.items():
-                rows = part[part["method"].map(kinds) == kind]
-                quality = rows["psnr_vae"].clip(upper=best)
-                spans = [
-                    (quality - rows["psnr_vae_low"].clip(upper=best)).clip(lower=0),
-                    (rows["psnr_vae_high"].clip(upper=best) - quality).clip(lower=0),
-                ]
-                ax.errorbar(
-                    rows["nfe"], quality, spans, fmt=marker, color=colour, label=kind,
-                    markersize=5, elinewidth=0.8,
-                )  # fmt: skip
-            _label_points(ax, part, best)
-            rows_axis(ax)
-            ax.set(xlim=(part["nfe"].min() * 0.85, part["nfe"].max() * 2), ylim=(0, best + 30))
-            ax.set_title(f"w = {w:g}")
-        axes[0, 0].set_ylabel("PSNR to the VAE round trip (dB)")
-        axes[0, 0].legend(loc="lower right")
-    return figure
-
-
-def _label_points(ax: Axes, frame: pd.DataFrame, best: float) -> None:
-    """Name the points, those that coincide with one label; labels of one height keep apart."""
-    marks: dict[tuple[float, float], list[str]] = {}
-    for row in frame.sort_values(["psnr_vae", "nfe"]).to_dict("records"):
-        way = f" (up at w = {row['inverted_at']:g})" if row["named"] else ""
-        place = (row["nfe"], round(min(row["psnr_vae"], best)))
-        marks.setdefault(place, []).append(row["method"] + way)
-    lowest = -np.inf
-    for (rows, quality), names in marks.items():
-        near = any(rows < r < 1.8 * rows and abs(q - quality) < 2.5 for r, q in marks)
-        if near and quality < best - 5:
-            # On the right the label would cover another point.
-            ax.text(rows * 0.97, quality - 3, "\n".join(names), fontsize=7, va="top")
-            continue
-        height = max(quality, lowest + 5)
-        lowest = height + 8 * (len(names) - 1)
-        ax.annotate(
-            "\n".join(names[::-1]), (rows, quality), (rows * 1.12, height),
-            fontsize=7, va="bottom" if len(names) > 1 else "center",
-            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "grey"},
-        )  # fmt: skip
-
-
-# Lines of methods that coincide are told apart by their width.
-STEPPED: dict[str, dict[str, Any]] = {
-    "direct": {"color": "#BBBBBB", "lw": 7},
-    "edit-friendly": {"color": "#009E73", "lw": 3.5},
-    "dual-chain, up at w": {"color": "#0072B2", "marker": "v"},
-    "belm": {"color": "#56B4E9", "marker": "P"},
-    "bdia": {"color": "#E69F00", "marker": "X"},
-    "edict": {"color": "#CC79A7", "marker": "D"},
-    "renoise": {"color": "#009E73", "marker": "<", "ls": "--"},
-    "negative-prompt": {"color": "#000000", "marker": "^"},
-    "proximal": {"color": "#000000", "marker": "s", "ls": "--"},
-    "ddim, up at w": {"color": "#D55E00", "marker": "o"},
-    "ddim, up at w = 1": {"color": "#D55E00", "marker": "o", "ls": ":"},
-    "dual-chain, up at w = 1": {"color": "#0072B2", "marker": "v", "ls": ":"},
-}
-
-
-def steps_quality(table: pd.DataFrame, best: float = 130.0) -> Figure:
-    """PSNR against the number of steps, a line a method, a panel a guidance scale.
+    Points of finite PSNR that coincide are drawn one around the other; infinite PSNR has a band
+    of its own, in which height means nothing.
 
     Args:
-        table: medians, from `benchmark.summary`.
-        best: PSNR in dB at which better values, infinite ones too, are drawn.
+        table: medians, from the reconstruction benchmark, with columns `psnr_vae`, its interval,
+            and `nfe`, those of inversion and sampling together.
     """
     scales = sorted(table["guidance_scale"].unique())
-    table = table.assign(line=table["method"])
-    for name in ("ddim", "dual-chain"):
-        either = table["method"] == name
-        at_w = either & (table["inverted_at"] == table["guidance_scale"])
-        table.loc[either, "line"] = f"{name}, up at w = 1"
-        table.loc[at_w, "line"] = f"{name}, up at w"
+    top = top_of(table["psnr_vae"])
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(
-            1, len(scales), figsize=(4.2 * len(scales) + 1.6, 3.6), sharey=True, squeeze=False
+            1, len(scales), figsize=(4 * len(scales) + 2, 4.6), sharey=True, squeeze=False
         )
         for ax, w in zip(axes[0], scales, strict=True):
-            for name, look in STEPPED.items():
-                part = table[(table["line"] == name) & (table["guidance_scale"] == w)]
-                part = part.sort_values("steps")
-                low, middle, high = (
-                    part[f"psnr_vae{end}"].clip(upper=best) for end in ("_low", "", "_high")
-                )
-                ax.plot(part["steps"], middle, markersize=4, **look)
-                ax.fill_between(part["steps"], low, high, color=look["color"], alpha=0.12, lw=0)
-            ax.set(xscale="log", xlabel="steps N", title=f"w = {w:g}")
-            values = sorted(table["steps"].unique())
-            ax.set_xticks(values, map(str, values))
-            ax.xaxis.set_minor_locator(NullLocator())
+            _costs(ax, table[table["guidance_scale"] == w], top)
+            ax.axhspan(top - 4, top + 32, color=NEUTRAL, alpha=0.12, linewidth=0)
+            ax.set(title=f"w = {w:g}", ylim=(0, top + 32))
+        mark_top(axes[0, 0], top)
         axes[0, 0].set_ylabel("PSNR to the VAE round trip (dB)")
-        named = [name for name in STEPPED if (table["line"] == name).any()]
-        lines = [Line2D([], [], markersize=4, **STEPPED[name]) for name in named]
-        figure.legend(lines, named, loc="outside right center")
+        _legend_by_kind(figure, table["method"])
     return figure
+
+
+def _costs(ax: Axes, table: pd.DataFrame, top: float) -> None:
+    nfe_axis(ax)
+    table = table.sort_values(["nfe", "method"])
+    twice = table.duplicated("method", keep=False)
+    other = twice & (table["inverted_at"] != table["guidance_scale"])
+    ends = table[["psnr_vae_low", "psnr_vae", "psnr_vae_high"]]
+    heights, sizes = _places(table["nfe"].to_numpy(), ends["psnr_vae"].to_numpy(), top)
+    for n, row in enumerate(table.to_dict("records")):
+        style = _kind_look(row["method"]).point
+        ax.plot(row["nfe"], heights[n], linestyle="", markersize=sizes[n], **style)
+        if np.isfinite(ends.iloc[n]).all():
+            ax.vlines(
+                row["nfe"], *ends.iloc[n, [0, 2]], color=style["color"], linewidth=0.8, zorder=1
+            )
+        if other.iloc[n]:
+            note = f"inverted at w = {row['inverted_at']:g}"
+            ax.annotate(
+                note, (row["nfe"], heights[n]), (-4, 6), textcoords="offset points", fontsize=7,
+            )  # fmt: skip
+
+
+def _places(nfe: np.ndarray, psnr: np.ndarray, top: float) -> tuple[list[float], list[float]]:
+    """Heights and marker sizes at which points are seen that are at, or almost at, one place."""
+    heights: list[float] = []
+    sizes: list[float] = []
+    for n, (x, y) in enumerate(zip(nfe, psnr, strict=True)):
+        beside = np.abs(np.log(nfe / x)) < 0.12
+        before, infinite = beside[:n], np.isinf(psnr)
+        if np.isinf(y):
+            heights.append(top + 7 * np.count_nonzero(before & infinite[:n]))
+            sizes.append(6)
+            continue
+        alike = beside & ~infinite & (np.abs(psnr - y) < 1)
+        heights.append(y)
+        sizes.append(6 + 4.5 * np.count_nonzero(alike[n + 1 :]))
+    return heights, sizes
+
+
+def _kind_look(method: str) -> Look:
+    known = METHODS.get(method)
+    each = look(method)
+    fill = FILL.get(known.reversible, "full") if known else "full"
+    return Look(each.label, each.color, each.marker, fill=fill)
+
+
+def _legend_by_kind(figure: Figure, methods: Sequence[str] | pd.Series) -> None:
+    """Name all methods, those of a kind under its name."""
+    kinds: dict[str, list[str]] = {kind: [] for kind in FILL}
+    for method in [name for name in METHODS if name in set(methods)]:
+        kinds.setdefault(METHODS[method].reversible, []).append(method)
+    kinds["unknown"] = sorted(set(methods) - set(METHODS))
+    handles: list[Line2D] = []
+    for kind, names in kinds.items():
+        if names:
+            handles.append(Line2D([], [], linestyle="", label=kind))
+        for name in names:
+            each = _kind_look(name)
+            handles.append(Line2D([], [], linestyle="", label=each.label, **each.point))
+    legend = figure.legend(handles=handles, loc="outside right center")
+    for text in legend.get_texts():
+        if text.get_text() in kinds:
+            text.set(fontweight="bold", position=(-22, 0))
+
+
+def steps_quality(table: pd.DataFrame) -> Figure:
+    """PSNR against the number of steps, a line a method, a panel a guidance scale.
+
+    Lines that coincide are drawn as one in the colours of all; infinite PSNR is drawn on top.
+
+    Args:
+        table: medians, from the reconstruction benchmark.
+    """
+    scales, steps = (sorted(table[name].unique()) for name in ("guidance_scale", "steps"))
+    top = top_of(table["psnr_vae"])
+    table = _with_lines(table)
+    looks = _line_looks(table)
+    with mpl.rc_context(STYLE):
+        size = (4.2 * len(scales) + 1.8, 3.8)
+        figure, axes = plt.subplots(1, len(scales), figsize=size, sharey=True, squeeze=False)
+        for ax, w in zip(axes[0], scales, strict=True):
+            part = table[table["guidance_scale"] == w]
+            draw_curves(ax, _steps_curves(part, looks, top))
+            steps_axis(ax, steps)
+            ax.set(title=f"w = {w:g}", ylim=(0, top + 8))
+        mark_top(axes[0, 0], top)
+        axes[0, 0].set_ylabel("PSNR to the VAE round trip (dB)")
+        handles = [Line2D([], [], label=each.label, **each.line) for each in looks.values()]
+        figure.legend(handles=handles, loc="outside right center")
+    return figure
+
+
+def _with_lines(table: pd.DataFrame) -> pd.DataFrame:
+    """Name the line of each row: its method, and how it was inverted if it was in two ways."""
+    table = table.assign(line=[look(method).label for method in table["method"]])
+    key = ["method", "guidance_scale", "steps"]
+    twice = table["method"].isin(table.loc[table.duplicated(key, keep=False), "method"])
+    at_w = table["inverted_at"] == table["guidance_scale"]
+    table.loc[twice & at_w, "line"] += ", inverted at w"
+    table.loc[twice & ~at_w, "line"] += ", inverted at w = 1"
+    return table
+
+
+def _line_looks(table: pd.DataFrame) -> dict[str, Look]:
+    """The look of each line, in the order of the methods; a method's second line is dotted."""
+    known = list(METHODS)
+    methods = table["method"].unique()
+    rank = {name: known.index(name) if name in known else len(known) for name in methods}
+    found = {}
+    for method in sorted(methods, key=lambda name: (rank[name], name)):
+        lines = sorted(table.loc[table["method"] == method, "line"].unique())
+        for line, dashes in zip(lines, ("-", ":"), strict=False):
+            found[line] = replace(look(method), label=line, dashes=dashes)
+    return found
+
+
+def _steps_curves(table: pd.DataFrame, looks: Mapping[str, Look], top: float) -> list[Curve]:
+    curves = []
+    for name, each in looks.items():
+        part = table[table["line"] == name].set_index("steps").sort_index()
+        ends = part[["psnr_vae_low", "psnr_vae", "psnr_vae_high"]].replace(np.inf, top)
+        curves.append((each, ends.set_axis(["low", "middle", "high"], axis=1)))
+    return [curve for curve in curves if len(curve[1])]
 
 
 def throughput(table: pd.DataFrame) -> Figure:
-    """Images per second against each of what `benchmark.throughput` varied, and the ideal."""
+    """Images per second against each of what was varied, and the ideal.
+
+    Args:
+        table: with columns varied, value, images_per_second and ideal.
+    """
     groups = table.groupby("varied", sort=False)
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(groups), figsize=(3.8 * len(groups), 3), squeeze=False)
         for ax, (varied, group) in zip(axes[0], groups, strict=True):
             x, done = group["value"], group["images_per_second"]
-            ax.plot(x, done, "o-", color=COLOURS["dual-chain"], label="measured")
-            ax.plot(x, group["ideal"], ":", color=COLOURS["floor"], label="ideal")
-            ax.set(xlabel=varied, ylabel="images_per_second", ylim=(0, 2.2 * done.max()))
+            ax.plot(x, done, "o-", color=SERIES[1], label="measured")
+            ax.plot(x, group["ideal"], ":", color="black", label="ideal")
+            ax.set(xlabel=varied, ylabel="images per second", ylim=(0, 2.2 * done.max()))
             ax.set_xticks(x)
         axes[0, 0].legend()
     return figure
 
 
-# Ways of `experiments.guidance_sweep`: colour by family, dashes, marker and width.  The lines of
-# exact ways lie on each other, so the first of them are wide.
-GUIDED: dict[str, dict[str, Any]] = {
-    "direct": {"color": "#BBBBBB", "lw": 7},
-    "D2 guided inversion": {"color": "#009E73", "lw": 3.5},
-    "null-text": {"color": "#000000", "marker": "s"},
-    "negative-prompt": {"color": "#000000", "marker": "^", "ls": ":"},
-    "DDIM": {"color": "#D55E00", "marker": "o"},
-    "dual chain": {"color": "#0072B2", "marker": "v"},
-    "D1 interval [0, 400]": {"color": "#56B4E9", "marker": "<"},
-    "D1 power 4": {"color": "#56B4E9", "marker": ">", "ls": "--"},
-    "D3 anchored": {"color": "#E69F00", "marker": "P"},
-    "D3 clipped": {"color": "#E69F00", "marker": "X", "ls": "--"},
-    "D1 + D2, interval [900, 1000]": {"color": "#CC79A7", "marker": "d", "ls": "--"},
-    "D1 + D2, power 4": {"color": "#CC79A7", "marker": ".", "ls": ":"},
-    "D1 + D2, the default": {"color": "#CC79A7", "marker": "D"},
-}
-EXACT = 100.0  # dB, above which only the rounding of the decoder's numbers is left
-
-
-def guidance_sweep(frame: pd.DataFrame, edits: pd.DataFrame | None = None) -> Figure:
-    """Figure 5: what comes back, and how edits do, by guidance scale; one line a way.
-
-    Args:
-        frame: from `experiments.guidance_sweep`; drawn are medians and quartiles.
-        edits: from `experiments.edit_sweep`; drawn are means and their standard errors.
-    """
-    rows = [(frame, RETURNED, False)] + ([] if edits is None else [(edits, EDITED, True)])
-    small: dict[Any, Any] = {"lines.linewidth": 1.4, "lines.markersize": 4.5}
-    with mpl.rc_context(STYLE | small):
-        figure, axes = plt.subplots(
-            len(rows), 3, figsize=(10.2, 2.9 * len(rows) + 0.2), squeeze=False, sharex=True
-        )
-        for line, (part, titles, means) in zip(axes, rows, strict=True):
-            for ax, (column, title) in zip(line, titles.items(), strict=True):
-                _by_scale(ax, part, column, means)
-                ax.set_title(title)
-        for ax in axes[-1]:
-            ax.set_xticks(sorted(frame["guidance_scale"].unique()))
-            ax.xaxis.set_major_formatter("{x:g}")
-            ax.set_xlabel("guidance scale w")
-        names = {name for part, *_ in rows for name in part["setting"]}
-        shown = {name: Line2D([], [], **look) for name, look in GUIDED.items() if name in names}
-        figure.legend(list(shown.values()), list(shown), loc="outside right center")
-    return figure
-
-
-RETURNED = {
+RECONSTRUCTED = {
     "psnr_vae": "Reconstruction: PSNR (dB) ↑",
     "ssim_vae": "Reconstruction: SSIM ↑",
     "lpips_vae": "Reconstruction: LPIPS ↓",
@@ -242,32 +241,64 @@ RETURNED = {
 EDITED = {
     "psnr_truth": "Edit: PSNR to the truth (dB) ↑",
     "background": "Edit: PSNR of background (dB) ↑",
-    "edit_accuracy": "Edit: share done as asked ↑",
+    "edit_accuracy": "Edit: edit accuracy ↑",
 }
+THIN: dict[Any, Any] = STYLE | {"lines.linewidth": 1.4, "lines.markersize": 4.5}
+ROUNDING = 100.0  # dB, above which only the rounding of the decoder's numbers is left
 
 
-def _by_scale(ax: Axes, frame: pd.DataFrame, column: str, means: bool) -> None:
-    """One line a way; values in dB that count as exact are drawn on a line at the top."""
-    decibel = column.startswith("psnr") and not means
-    rough = frame[column][frame[column] < EXACT] if decibel else frame[column]
-    top = 10 * np.ceil(rough.max() / 10) + 5 if len(rough) and decibel else 20.0
-    for way, look in GUIDED.items():
-        groups = frame[frame["setting"] == way].groupby("guidance_scale")[column]
-        if not len(groups):
-            continue
-        if means:
-            middle, error = groups.mean(), groups.sem()
-            low, high = middle - error, middle + error
-        else:
-            # Of values in between one is taken, as infinity cannot be averaged.
-            low, middle, high = (groups.quantile(q, interpolation="lower") for q in QUARTILES)
-        if decibel:
-            low, middle, high = (each.where(each < EXACT, top) for each in (low, middle, high))
-        ax.plot(middle.index, middle, **look)
-        ax.fill_between(middle.index, low, high, color=look["color"], alpha=0.1, lw=0)
-    if decibel and (frame[column] >= EXACT).any():
-        kept = [tick for tick in range(0, int(top), 10)]
-        ax.set_yticks([*kept, top], [*map(str, kept), "exact"])
+def guidance_sweep(frame: pd.DataFrame, edits: pd.DataFrame | None = None) -> Figure:
+    """Figure 5: reconstruction, and edits, by guidance scale; one line a setting.
+
+    Args:
+        frame: one row an image, setting and guidance scale; drawn are medians and quartiles.
+        edits: the same of edits; drawn are means and their standard errors.
+    """
+    parts = [(frame, RECONSTRUCTED, _quartiles)]
+    if edits is not None:
+        parts.append((edits, EDITED, _standard_errors))
+    looks = setting_looks(name for part, *_ in parts for name in part["setting"])
+    with mpl.rc_context(THIN):
+        figure, axes = plt.subplots(
+            len(parts), 3, figsize=(10.4, 2.9 * len(parts) + 0.2), squeeze=False, sharex=True
+        )
+        for line, (part, titles, spread) in zip(axes, parts, strict=True):
+            for ax, (column, title) in zip(line, titles.items(), strict=True):
+                _by_scale(ax, part, column, looks, spread)
+                ax.set_title(title)
+        for ax in axes[-1]:
+            ax.set_xticks(sorted(frame["guidance_scale"].unique()))
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.set_xlabel("guidance scale w")
+        handles = [Line2D([], [], label=each.label, **each.line) for each in looks.values()]
+        figure.legend(handles=handles, loc="outside right center")
+    return figure
 
 
-QUARTILES = (0.25, 0.5, 0.75)
+def _by_scale(
+    ax: Axes, frame: pd.DataFrame, column: str, looks: Mapping[str, Look], spread: Spread
+) -> None:
+    """One line a setting; PSNR that only rounding limits is drawn on top, as infinite."""
+    values = frame[column]
+    if column == "psnr_vae":
+        top = top_of(values, ROUNDING)
+        values = values.where(values < ROUNDING, top)
+    groups = values.groupby([frame["setting"], frame["guidance_scale"]], sort=True)
+    summary = spread(groups)
+    known = summary.index.get_level_values("setting").unique()
+    draw_curves(ax, [(looks[name], summary.loc[name]) for name in looks if name in known])
+    if column == "psnr_vae" and (frame[column] >= ROUNDING).any():
+        mark_top(ax, top, f"{ROUNDING:g} to ∞")
+
+
+def _quartiles(groups: SeriesGroupBy) -> pd.DataFrame:
+    # Of values in between one is taken, as infinity cannot be averaged.
+    ends = {"low": 0.25, "middle": 0.5, "high": 0.75}
+    return pd.DataFrame(
+        {name: groups.quantile(q, interpolation="lower") for name, q in ends.items()}
+    )
+
+
+def _standard_errors(groups: SeriesGroupBy) -> pd.DataFrame:
+    middle, error = groups.mean(), groups.sem()
+    return pd.DataFrame({"low": middle - error, "middle": middle, "high": middle + error})

@@ -1,9 +1,10 @@
-"""Figures of walks to noise and back: their error, their order of steps, and their paths."""
+"""Figures of trajectories: their error, their order of steps, and their predicted noise."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -14,7 +15,8 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from erddci.plots.style import COLOURS, SCALES, STYLE, image_row
+from erddci.plots.looks import NEUTRAL, look
+from erddci.plots.style import CELL, NO_GRID, SCALES, SERIES, STYLE, image_row
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -26,20 +28,20 @@ def error_accumulation(
     strips: Mapping[float, np.ndarray],
     nodes: Sequence[int],
 ) -> Figure:
-    """Figure 1: the latent error of the way back by node, the image's PSNR, and strips.
+    """Figure 1: the latent error of reconstruction by node, the image's PSNR, and strips.
 
     Args:
-        frame: from `experiments.error_accumulation`.
+        frame: one row an image, guidance scale, way of inversion and node.
         floor: PSNR in dB of the VAE round trip against the input images.
-        strips: images by guidance scale, from `experiments.way_back`.
-        nodes: where on the way back the images of a strip are from.
+        strips: images by guidance scale, the image that is predicted at some nodes.
+        nodes: which nodes these are.
     """
     scales = sorted(frame["guidance_scale"].unique())
-    colours = dict(zip(scales, SCALES, strict=False))
+    colours = dict(zip(scales, cycle(SCALES), strict=False))
+    below = (CELL + 0.05) * len(strips) + 0.2
     with mpl.rc_context(STYLE):
-        figure = plt.figure(figsize=(8.2, 3.1 + 1.05 * len(strips)))
-        parts: Any = figure.subfigures(2, 1, height_ratios=(3.1, 1.05 * len(strips)))
-        top, bottom = parts
+        figure = plt.figure(figsize=(8.2, 3.1 + below))
+        top, bottom = cast(Any, figure.subfigures(2, 1, height_ratios=(3.1, below)))
         left, right = top.subplots(1, 2, width_ratios=(3, 2))
         _error_by_node(left, frame, colours)
         _psnr_by_scale(right, frame, floor)
@@ -51,20 +53,28 @@ def error_accumulation(
     return figure
 
 
+# Values of the column "inverted", how they are named, and how they are drawn.
+INVERTED = {
+    "unguided": ("inverted at w = 1", "-", "o"),
+    "same scale": ("inverted at w", "--", "s"),
+}
+
+
 def _error_by_node(ax: Axes, frame: pd.DataFrame, colours: Mapping[float, str]) -> None:
-    last = frame["node"].max()
-    walks = frame[frame["node"] < last].sort_values("inverted", ascending=False, kind="stable")
-    for (w, inverted), group in walks.groupby(["guidance_scale", "inverted"], sort=False):
-        if w == 1 and inverted == "same scale":
-            continue  # the same walk as inverting unguided
-        error = group.groupby("node")["latent_rms"].quantile([0.25, 0.5, 0.75]).unstack()
-        style = "-" if inverted == "unguided" else "--"
-        label = f"w = {w:g}" + ("" if inverted == "unguided" else ", inverted at w too")
-        ax.plot(error.index, error[0.5], style, color=colours[w], label=label)
-        if inverted == "unguided":
-            ax.fill_between(error.index, error[0.25], error[0.75], color=colours[w], alpha=0.15)
-    ax.set(yscale="log", xlabel="node i on the way back (N is noise, 0 the image)")
-    ax.set(ylabel="RMS latent error", title="DDIM's error builds up on the way back")
+    # At the last node, noise, there is no error yet, and at w = 1 both inversions are one.
+    shown = frame[frame["node"] < frame["node"].max()]
+    shown = shown[(shown["guidance_scale"] != 1) | (shown["inverted"] == "unguided")]
+    for inverted, (name, dashes, _) in INVERTED.items():
+        for w, group in shown[shown["inverted"] == inverted].groupby("guidance_scale"):
+            error = group.groupby("node")["latent_rms"].quantile([0.25, 0.5, 0.75]).unstack()
+            label = f"w = {w:g}" if w == 1 else f"w = {w:g}, {name}"
+            ax.plot(error.index, error[0.5], dashes, color=colours[w], label=label)
+            if inverted == "unguided":
+                ax.fill_between(
+                    error.index, error[0.25], error[0.75], color=colours[w], alpha=0.15
+                )
+    ax.set(yscale="log", xlabel="node i in sampling (N is noise, 0 the image)")
+    ax.set(ylabel="RMS latent error", title="DDIM's error builds up in reconstruction")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.invert_xaxis()
     ax.legend()
@@ -72,119 +82,142 @@ def _error_by_node(ax: Axes, frame: pd.DataFrame, colours: Mapping[float, str]) 
 
 def _psnr_by_scale(ax: Axes, frame: pd.DataFrame, floor: float) -> None:
     ends = frame[frame["node"] == 0]
-    for inverted, marker in (("unguided", "o-"), ("same scale", "s--")):
+    for inverted, (name, dashes, marker) in INVERTED.items():
         values = ends[ends["inverted"] == inverted].groupby("guidance_scale")["psnr_input"]
-        label = "inverted at w = 1" if inverted == "unguided" else "inverted at w too"
-        ax.plot(values.median(), marker, color=COLOURS["original"], label=label, markersize=4)
-    ax.axhline(floor, color=COLOURS["floor"], linewidth=1, linestyle=":")
+        ax.plot(
+            values.median(), linestyle=dashes, marker=marker, color="#777777", label=name,
+            markersize=4,
+        )  # fmt: skip
+    ax.axhline(floor, color="black", linewidth=1, linestyle=":")
     right = frame["guidance_scale"].max()
     offset = {"xytext": (0, -11), "textcoords": "offset points", "ha": "right"}
     ax.annotate("VAE round trip: the floor", (right, floor), **offset)
     ax.set(xlabel="guidance scale w", ylabel="PSNR to the input image (dB)")
     ax.set_xticks(sorted(frame["guidance_scale"].unique()))
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.set_title("… and guidance amplifies it")
     ax.legend(loc="lower left")
 
 
+HEIGHT = {"z": 1.0, "x": 0.0}
+CHAINS = {"z": "original chain z", "x": "auxiliary chain x"}
+CHAIN_COLOURS = {"z": "#777777", "x": SERIES[1]}
+SAMPLING = SERIES[4]
+
+
 def dual_chain(order: pd.DataFrame) -> Figure:
-    """Figure 2: the two chains and what each step moves along, from `experiments.step_order`."""
+    """Figure 2: the two chains, and at which latent and timestep each step's noise is predicted.
+
+    Args:
+        order: one row an event: "ask" for a prediction, "move" for a step along one.
+    """
     asks = order[order["event"] == "ask"].set_index("ask")
     moves = order[order["event"] == "move"]
     last = int(moves["end"].max())
-    height = {"z": 1.0, "x": 0.0}
-    names = {"z": "original chain z", "x": "auxiliary chain x"}
-    colours = {"z": COLOURS["original"], "x": COLOURS["dual-chain"]}
-    plain: dict[Any, Any] = {"axes.grid": False}
-    with mpl.rc_context(STYLE | plain):
+    with mpl.rc_context(NO_GRID):
         figure, ax = plt.subplots(figsize=(8.2, 3.4))
         for move in moves.itertuples():
-            y, ask = height[move.chain], asks.loc[move.ask]
-            arrow = {"arrowstyle": "-|>", "color": colours[move.chain], "lw": 1.8}
-            arrow |= {"shrinkA": 15, "shrinkB": 15, "mutation_scale": 14}
-            ax.annotate("", (move.end, y), (move.start, y), arrowprops=arrow)
-            middle = (move.start + move.end) / 2
-            noise = f"$\\varepsilon(z_{ask.start}, t_{ask.end})$"
-            above = 0.13 if move.chain == "z" else -0.19
-            ax.text(middle, y + above, noise, ha="center", color=colours[move.chain], fontsize=10)
-            if move.chain == "x":
-                link = {"arrowstyle": "->", "color": COLOURS["dual-chain"], "lw": 0.9, "ls": ":"}
-                link |= {"shrinkA": 14, "shrinkB": 5, "connectionstyle": "arc3,rad=-0.12"}
-                ax.annotate("", (middle, y - 0.02), (ask.start, 1.0), arrowprops=link)
-        for chain, y in height.items():
-            for node in range(last + 1):
-                ax.text(
-                    node, y, f"${chain}_{node}$", ha="center", va="center", fontsize=12, zorder=3,
-                    bbox={"boxstyle": "circle,pad=0.35", "fc": "white", "ec": colours[chain]},
-                )  # fmt: skip
-            ax.text(-0.45, y, names[chain], ha="right", va="center", color=colours[chain])
+            _draw_step(ax, move, asks.loc[move.ask])
+        for chain in HEIGHT:
+            _draw_nodes(ax, chain, last)
         ax.plot([0, 0], [0.2, 0.8], color="black", lw=0.9)
         ax.text(0.05, 0.5, "$x_0 = z_0$", va="center", fontsize=9)
         ax.annotate(
-            "back: the same noises, right to left, from $x_N$",
-            (0, -0.5), (last, -0.5), ha="right", va="center", color=COLOURS["third"],
-            arrowprops={"arrowstyle": "-|>", "color": COLOURS["third"], "lw": 1.6},
+            "sampling: the same noises, from $x_N$ back to $x_0$",
+            (0, -0.5), (last, -0.5), ha="right", va="center", color=SAMPLING,
+            arrowprops={"arrowstyle": "-|>", "color": SAMPLING, "lw": 1.6},
         )  # fmt: skip
         ax.set(xlim=(-1.65, last + 0.35), ylim=(-0.7, 1.35))
-        ax.set_title(f"Each step from the image (left) to noise (right), N = {last}")
+        ax.set_title(f"Inversion, from the image (left) to noise (right), N = {last}")
         ax.axis("off")
     return figure
 
 
-WALKS = {
-    "DDIM inversion": COLOURS["original"],
-    "DDIM inference": COLOURS["ddim"],
-    "dual-chain inference": COLOURS["dual-chain"],
-}
+def _draw_step(ax: Axes, move: Any, ask: pd.Series) -> None:  # noqa: ANN401 (a row as a tuple)
+    """An arrow from node to node, the noise it moves along, and where that was predicted."""
+    colour, y = CHAIN_COLOURS[move.chain], HEIGHT[move.chain]
+    arrow = {"arrowstyle": "-|>", "color": colour, "lw": 1.8}
+    arrow |= {"shrinkA": 15, "shrinkB": 15, "mutation_scale": 14}
+    ax.annotate("", (move.end, y), (move.start, y), arrowprops=arrow)
+    middle = (move.start + move.end) / 2
+    noise = f"$\\varepsilon({ask.chain}_{ask.start}, t_{ask.end})$"
+    above = 0.13 if move.chain == "z" else -0.19
+    ax.text(middle, y + above, noise, ha="center", color=colour, fontsize=10)
+    if move.chain != ask.chain:
+        link = {"arrowstyle": "->", "color": colour, "lw": 0.9, "ls": ":"}
+        link |= {"shrinkA": 14, "shrinkB": 5, "connectionstyle": "arc3,rad=-0.12"}
+        ax.annotate("", (middle, y - 0.02), (ask.start, HEIGHT[ask.chain]), arrowprops=link)
+
+
+def _draw_nodes(ax: Axes, chain: str, last: int) -> None:
+    y, colour = HEIGHT[chain], CHAIN_COLOURS[chain]
+    circle = {"boxstyle": "circle,pad=0.35", "fc": "white", "ec": colour}
+    for node in range(last + 1):
+        name = f"${chain}_{node}$"
+        ax.text(node, y, name, ha="center", va="center", fontsize=12, zorder=3, bbox=circle)
+    ax.text(-0.45, y, CHAINS[chain], ha="right", va="center", color=colour)
 
 
 def noise_trajectories(frames: Mapping[float, pd.DataFrame]) -> Figure:
-    """Figure 3: predicted noise along three walks, by guidance scale, in its principal plane.
+    """Figure 3: predicted noise along trajectories, by guidance scale, in its principal plane.
 
     Args:
-        frames: from `experiments.noise_trajectories` by guidance scale.
+        frames: by guidance scale, one row a trajectory and step.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, len(frames), figsize=(4.3 * len(frames), 3.9), squeeze=False
-        )
+        size = (4.3 * len(frames), 3.9)
+        figure, axes = plt.subplots(1, len(frames), figsize=size, squeeze=False)
         for ax, (w, frame) in zip(axes[0], frames.items(), strict=True):
-            for (name, colour), size in zip(WALKS.items(), (46, 22, 8), strict=True):
-                walk = frame[frame["trajectory"] == name].sort_values("t", ascending=False)
-                ax.plot(walk["pc1"], walk["pc2"], color=colour, lw=0.6, alpha=0.6, zorder=1)
-                shades = _lighten(colour, len(walk))
-                ax.scatter(walk["pc1"], walk["pc2"], c=shades, s=size, zorder=2)
-                ax.scatter([], [], color=colour, s=size, label=name)
+            colours = _trajectory_colours(frame)
+            sizes = np.geomspace(46, 8, len(colours))
+            for (name, colour), size in zip(colours.items(), sizes, strict=True):
+                _draw_noises(ax, frame[frame["trajectory"] == name], colour, size)
             shares = frame.attrs["explained"]
-            ax.set_title(f"way back at w = {w:g}")
+            ax.set_title(f"sampling at w = {w:g}")
             ax.set_xlabel(f"first component of ε ({shares[0]:.0%} of variance)")
             ax.set_ylabel(f"second component ({shares[1]:.0%})")
         axes[0, 0].legend(title="dark: t = T,  light: t = 0", title_fontsize=8)
     return figure
 
 
+def _trajectory_colours(frame: pd.DataFrame) -> dict[str, str]:
+    """Colours by trajectory: that of the method that its name begins with, if it is free."""
+    found: dict[str, str] = {}
+    for name in reversed(frame["trajectory"].unique()):
+        colours = [look(name.rsplit(" ", end)[0]).color for end in (0, 1)]
+        free = [each for each in colours if each not in (NEUTRAL, *found.values())]
+        found[name] = free[0] if free else NEUTRAL
+    return dict(reversed(found.items()))
+
+
+def _draw_noises(ax: Axes, frame: pd.DataFrame, colour: str, size: float) -> None:
+    frame = frame.sort_values("t", ascending=False)
+    ax.plot(frame["pc1"], frame["pc2"], color=colour, lw=0.6, alpha=0.6, zorder=1)
+    ax.scatter(frame["pc1"], frame["pc2"], c=_lighten(colour, len(frame)), s=size, zorder=2)
+    ax.scatter([], [], color=colour, s=size, label=frame["trajectory"].iloc[0])
+
+
 def noise_trajectories_3d(frame: pd.DataFrame) -> go.Figure:
-    """The walks of Figure 3 in three principal components, to turn and zoom."""
+    """The trajectories of Figure 3 in three principal components, to turn and zoom."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    for name, colour in WALKS.items():
-        walk = frame[frame["trajectory"] == name].sort_values("t", ascending=False)
-        shades = [to_hex(shade) for shade in _lighten(colour, len(walk))]
-        figure.add_trace(
-            go.Scatter3d(
-                x=walk["pc1"], y=walk["pc2"], z=walk["pc3"], name=name, mode="lines+markers",
-                marker={"size": 4, "color": shades, "line": {"color": colour, "width": 1}},
-                line={"color": colour, "width": 2},
-                customdata=walk["t"], hovertemplate="t = %{customdata}",
-            )
+    for name, colour in _trajectory_colours(frame).items():
+        part = frame[frame["trajectory"] == name].sort_values("t", ascending=False)
+        shades = [to_hex(shade) for shade in _lighten(colour, len(part))]
+        figure.add_scatter3d(
+            x=part["pc1"], y=part["pc2"], z=part["pc3"], name=name, mode="lines+markers",
+            marker={"size": 4, "color": shades, "line": {"color": colour, "width": 1}},
+            line={"color": colour, "width": 2},
+            customdata=part["t"], hovertemplate="t = %{customdata}",
         )  # fmt: skip
-    titles = dict(zip("xyz", ("pc1", "pc2", "pc3"), strict=True))
+    scene: dict[str, Any] = {
+        f"{axis}axis": {"title": {"text": f"pc{n}"}} for n, axis in enumerate("xyz", 1)
+    }
+    # Far enough for the whole box to fit.
+    scene["camera"] = {"eye": {"x": 1.6, "y": 1.6, "z": 1.1}}
     figure.update_layout(
-        scene={
-            **{f"{axis}axis": {"title": {"text": title}} for axis, title in titles.items()},
-            # Far enough for the whole box to fit.
-            "camera": {"eye": {"x": 1.6, "y": 1.6, "z": 1.1}},
-        },
+        scene=scene,
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         legend={"orientation": "h", "y": 1, "yanchor": "top"},
         height=460,
@@ -198,37 +231,31 @@ def _lighten(colour: str, count: int) -> list[Any]:
     return [tuple(shade) for shade in (1 - mix) * np.array(to_rgb(colour)) + mix]
 
 
-def plane(walks: Mapping[str, np.ndarray], data: np.ndarray, title: str = "") -> Figure:
-    """Walks of toy points in the plane, each [N + 1, points, 2], over the data [M, 2]."""
+def plane(trajectories: Mapping[str, np.ndarray], data: np.ndarray, title: str = "") -> Figure:
+    """Trajectories of toy points in the plane, each [N + 1, points, 2], over the data [M, 2]."""
     with mpl.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(4.6, 4.2))
         ax.scatter(*data.T, s=3, color="#DDDDDD", label="data")
-        for (name, walk), colour in zip(walks.items(), list(COLOURS.values()), strict=False):
-            for number, points in enumerate(np.moveaxis(walk, 1, 0)):
+        for (name, path), colour in zip(trajectories.items(), cycle(SERIES), strict=False):
+            for number, points in enumerate(np.moveaxis(path, 1, 0)):
                 ax.plot(*points.T, color=colour, lw=1, label=None if number else name)
-            ax.scatter(*walk[0].T, s=14, color=colour, zorder=3)
+            ax.scatter(*path[0].T, s=14, color=colour, zorder=3)
         ax.set(xlabel="first coordinate", ylabel="second coordinate", title=title, aspect="equal")
         ax.legend(loc="upper left")
     return figure
 
 
 def step_size(frame: pd.DataFrame) -> Figure:
-    """Error against the number of steps for every method of `experiments.step_size`, log-log."""
+    """Error against the number of steps for every method of a frame, log-log."""
     with mpl.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(4.8, 3.3))
         for method, group in frame.groupby("method"):
-            ax.plot(group["steps"], group["latent_rms"], "o-", color=COLOURS[method], label=method)
-        first = frame[frame["method"] == "ddim"].iloc[-1]
+            each = look(str(method))
+            ax.plot(group["steps"], group["latent_rms"], label=each.label, **each.line)
         steps = np.array(sorted(frame["steps"].unique()))
-        ax.plot(
-            steps,
-            2 * first["latent_rms"] * first["steps"] / steps,
-            ":",
-            color="black",
-            label="slope of 1/N",
-        )
-        ax.set(
-            xscale="log", yscale="log", xlabel="steps N", ylabel="RMS latent error at the image"
-        )
+        worst = frame.loc[frame["steps"] == steps[-1], "latent_rms"].max()
+        ax.plot(steps, 2 * worst * steps[-1] / steps, ":", color="black", label="slope of 1/N")
+        ax.set(xscale="log", yscale="log")
+        ax.set(xlabel="steps N", ylabel="RMS latent error at the image")
         ax.legend()
     return figure

@@ -1,4 +1,4 @@
-"""Running figure scripts: each leaves its image, the data it was drawn from, and a manifest."""
+"""Running figure scripts: each leaves a figure, the data it was drawn from, and a manifest."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from erddci.model import StableDiffusion
+from erddci.plots import png
 from erddci.workbook.files import named
 
 FIGURES = Path(__file__).parents[2] / "figures"
@@ -39,10 +40,10 @@ def rows_folder(model: StableDiffusion, table: str = "table_reconstruction") -> 
     return Path("runs") / model.name.replace("/", "_") / table
 
 
-def kept(
+def cached_table(
     model: StableDiffusion, name: str, table: str, measure: Callable[[], pd.DataFrame]
 ) -> pd.DataFrame:
-    """A figure's table as it was saved, if it is of the same model, or measured now.
+    """Load a figure's table from its CSV if that is of the same model, else measure it.
 
     So a figure whose measurement takes long is redrawn at once; remove the CSV to measure anew.
     """
@@ -55,8 +56,8 @@ def kept(
 def run(script: Path, model: StableDiffusion, out: Path | None = None) -> list[Path]:
     """Run a script of `figures/` and save all that it returns; lists the files.
 
-    A figure's `draw(model)` returns a figure and the tables it was drawn from, by name.  Its
-    image goes to PNG and PDF, each table to CSV, and how they were made to a JSON manifest.
+    A figure's `draw(model)` returns a figure and the tables it was drawn from, by name.  The
+    figure goes to PNG and PDF, each table to CSV, and how they were made to a JSON manifest.
     A table's `table(model)` returns one table, which goes to CSV, Markdown and LaTeX.
     """
     spec = importlib.util.spec_from_file_location(script.stem, script)
@@ -83,7 +84,7 @@ def save(
     out = out or RESULTS
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{name}.png", out / f"{name}.pdf", out / f"{name}.json"]
-    figure.savefig(files[0], dpi=160)
+    files[0].write_bytes(png(figure, dpi=160))
     figure.savefig(files[1], metadata={"CreationDate": None})
     plt.close(figure)
     manifest = _manifest(model, caption) | {"tables": [f"{name}_{key}.csv" for key in tables]}
@@ -103,7 +104,7 @@ def save_table(
 ) -> list[Path]:
     """Write a table as CSV, and for reading as Markdown and LaTeX, with its manifest as JSON.
 
-    Columns "… low" and "… high" beside a column become its interval.
+    Columns "x_low" and "x_high" beside a column "x" become its interval.
     """
     out = out or RESULTS
     out.mkdir(parents=True, exist_ok=True)
@@ -117,7 +118,7 @@ def save_table(
 
 
 def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
-    """Fold columns "x", "x low" and "x high" into one of texts, "x [low, high]"."""
+    """Fold columns "x", "x_low" and "x_high" into one of texts, "x [low, high]"."""
     shown = table.astype(object).map(lambda v: f"{v:.4g}" if isinstance(v, float) else str(v))
     for column in [name for name in table if f"{name}_low" in table]:
         low, high = shown.pop(f"{column}_low"), shown.pop(f"{column}_high")
