@@ -36,7 +36,7 @@ from erddci.inversion import (
     reconstruct,
 )
 from erddci.methods import Callback, identity
-from erddci.notices import say
+from erddci.notices import notify
 from erddci.registry import lookup, unknown
 from erddci.trajectory import Trajectory
 
@@ -420,7 +420,7 @@ def _check(model: Model, path: Trajectory, target: Condition, evaluate_at: str) 
     if evaluate_at not in EVALUATION_POINTS:
         raise unknown(evaluate_at, EVALUATION_POINTS, "evaluate_at")
     if evaluate_at != "shifted" and METHODS[path.method].edit is None:
-        say(f"evaluate_at={evaluate_at!r} has no effect on {METHODS[path.method].label}")
+        notify(f"evaluate_at={evaluate_at!r} has no effect on {METHODS[path.method].label}")
 
 
 def _say_unchanged(state: AttentionState, source: Condition, target: Condition) -> None:
@@ -428,7 +428,7 @@ def _say_unchanged(state: AttentionState, source: Condition, target: Condition) 
     times = len(target.text) // len(source.text)
     differ = not torch.equal(source.text.repeat(times, 1, 1), target.text)
     if differ and not state.changed and not isinstance(state.control, AttentionStore):
-        say(
+        notify(
             f"{type(state.control).__name__} changed no attention: raise the progress up to which "
             "it acts, or edit with control=None"
         )

@@ -13,7 +13,7 @@ from erddci import methods
 from erddci.grid import Grid
 from erddci.guidance import Condition, Model
 from erddci.methods import Callback, identity
-from erddci.notices import check_finite, say
+from erddci.notices import check_finite, notify
 from erddci.registry import lookup
 from erddci.trajectory import Trajectory
 
@@ -363,12 +363,12 @@ def check_guidance(condition: Condition, grid: Grid) -> None:
     """Say if guidance that was asked for acts at no step, or pushes away from nothing."""
     if condition.guidance_scale == 1:
         if condition.negative_prompt:
-            say(f"the negative prompt “{condition.negative_prompt}” has no effect at w = 1")
+            notify(f"the negative prompt “{condition.negative_prompt}” has no effect at w = 1")
         return
     if condition.schedule is None or condition.schedule.weight(grid.t[1:].double()).any():
         return
     low, high = condition.schedule.interval
-    say(
+    notify(
         f"guidance at w = {condition.guidance_scale:g} acts at no step: none of the timesteps "
         f"{int(grid.t[1])}…{int(grid.t[-1])} of {grid.num_steps} steps is in the schedule's "
         f"interval {low:g}…{high:g}; take another number of steps, or a wider interval"
@@ -383,7 +383,7 @@ def check_noise(grid: Grid) -> None:
     """Say if the last node of a grid is far from noise."""
     last = float(grid.alphas[-1])
     if last > NOISE:
-        say(
+        notify(
             f"{grid.num_steps} steps end at t = {int(grid.t[-1])}, where ᾱ = {last:.2f} is still "
             "image: what an edit can change is little; take another number of steps, such as 50"
         )

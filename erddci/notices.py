@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import sys
 import warnings
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-PACKAGE = str(Path(__file__).parent)
+# Packages whose lines are not the user's: this one, and what wraps its functions.
+INSIDE = ("erddci", "torch")
 
 
 class NoEffect(UserWarning):
-    """Says that something asked for had no effect."""
+    """Says that something was asked for and changes nothing."""
 
 
 class NotFinite(ValueError):
     """Says where numbers became infinite or NaN, and what helps."""
 
 
-def say(message: str, category: type[Warning] = NoEffect) -> None:
-    """Warn at the line that called the package."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back and frame.f_code.co_filename.startswith(PACKAGE):
-        frame, level = frame.f_back, level + 1
+def notify(message: str, category: type[Warning] = NoEffect) -> None:
+    """Warn of `message` at the nearest line on the stack that is not the package's own."""
+    frame = sys._getframe(1)
+    level = 2
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in INSIDE:
+        frame = frame.f_back
+        level += 1
     warnings.warn(message, category, stacklevel=level)
 
 

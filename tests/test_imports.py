@@ -25,6 +25,7 @@ LAYERS = {
     "methods": ("grid", "guidance", "trajectory"),
     "inversion": ("grid", "guidance", "trajectory", "methods"),
     "images": (),
+    "masks": (),
     "metrics": ("images", "metrics"),
     "toy": ("grid", "guidance"),
     "scenes": ("scenes",),
