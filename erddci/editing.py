@@ -12,9 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPTokenizer
 
@@ -35,6 +33,7 @@ from erddci.inversion import (
     invert,
     reconstruct,
 )
+from erddci.masks import MaskInput, latent_mask
 from erddci.methods import Callback, identity
 from erddci.notices import notify
 from erddci.registry import lookup, unknown
@@ -127,7 +126,7 @@ def edit(
     target: Condition,
     control: Control | None = None,
     *,
-    blend: LocalBlend | np.ndarray | None = None,
+    blend: LocalBlend | MaskInput | None = None,
     evaluate_at: str = "shifted",
 ) -> Edit:
     """Sample from noise along a trajectory of `invert`, under another prompt.
@@ -139,7 +138,7 @@ def edit(
             next; its guidance scale and schedule are those of the targets.
         control: how the target's attention follows the source's; None leaves it alone.
         blend: where targets may differ from the source: a `LocalBlend` learns it from attention to
-            words, a mask [height, width] of the image or of its latents says it.
+            words, a mask of the image or of its latents (`erddci.masks`) says it.
         evaluate_at: of the dual chain, where the network is evaluated: "shifted" or "target".
 
     Raises:
@@ -392,18 +391,9 @@ def _progress(path: Trajectory, t: Tensor) -> float:
     return 1 - float(t / path.grid.t[-1])
 
 
-def _mask(mask: np.ndarray | None, path: Trajectory) -> Tensor | None:
-    """A mask of the image or of its latents as shares of each latent pixel [1, 1, H, W]."""
-    if mask is None:
-        return None
+def _mask(mask: MaskInput | None, path: Trajectory) -> Tensor | None:
     height, width = path.xs.shape[-2:]
-    ratio = mask.shape[0] // height if mask.ndim == 2 else 0
-    if ratio < 1 or mask.shape != (ratio * height, ratio * width):
-        raise ValueError(
-            f"expected a mask of the image or of its latents, [{height}, {width}] or a "
-            f"multiple, got {list(mask.shape)}: resize it first"
-        )
-    return F.avg_pool2d(torch.from_numpy(mask)[None, None].double(), ratio)
+    return None if mask is None else latent_mask(mask, height, width)
 
 
 def _check(model: Model, path: Trajectory, target: Condition, evaluate_at: str) -> None:

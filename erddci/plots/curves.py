@@ -27,7 +27,7 @@ def draw_curves(ax: Axes, curves: Sequence[Curve], alpha: float = 0.1) -> None:
     for number, (look, frame) in enumerate(curves):
         alike = [n for n, (_, other) in enumerate(curves) if _coincide(frame, other, near)]
         turn, sharing, middle = alike.index(number), len(alike), frame["middle"]
-        style = look.line | _stripes(turn, sharing) | {"marker": ""}
+        style: dict[str, Any] = look.line | _stripes(turn, sharing) | {"marker": ""}
         ax.plot(frame.index, middle, label=look.label, **style)
         ax.fill_between(
             frame.index, frame["low"], frame["high"], color=look.color, alpha=alpha, linewidth=0
