@@ -292,16 +292,16 @@ class EditConfig:
 
     def max_nfe(self) -> tuple[float, float]:
         """Function evaluations for one image, at most: inversion; edit and source beside it."""
-        guided = 1 + int(self.guidance_scale != 1)
+        guided = 1 if self.guidance_scale == 1 else 2
         method = METHODS["ddim" if self.method == SDEDIT else self.method]
-        inversion, source = method.nfe(self.steps, 1 + int(self.inverts_guided))
+        inversion, source = method.nfe(self.steps, 2 if self.inverts_guided else 1)
         target = method.nfe(self.steps, guided)[1]
         if self.method == SDEDIT:
             inversion = 0
         if method.edit is not None:  # what moves its source is stored
             traced = self.control != "none" or self.blend
-            inversion += self.steps * int(self.inverts_guided)
-            source = self.steps * int(traced)
+            inversion += self.steps if self.inverts_guided else 0
+            source = self.steps if traced else 0
             target = self.steps * guided
         return inversion, (source + target) * self.strength
 
