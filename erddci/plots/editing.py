@@ -26,8 +26,7 @@ def attention_maps(
 
     Args:
         images: images [height, width, 3] by label.
-        maps: for each label words and their maps.  Each map is scaled to its own maximum, and
-            smoothed between its pixels.
+        maps: for each label words and their maps, each scaled to its own maximum.
     """
     wide = 1 + max(map(len, maps.values()))
     with mpl.rc_context(STYLE):
@@ -48,7 +47,7 @@ def _draw_attention(ax: Axes, image: np.ndarray, attention: np.ndarray) -> None:
     grey = 0.6 * image.mean(2)
     ax.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="none")
     share = attention / max(attention.max(), 1e-12)
-    ax.imshow(share, cmap="inferno", alpha=0.75 * share, extent=extent, interpolation="bilinear")
+    ax.imshow(share, cmap="inferno", alpha=0.75 * share, extent=extent, interpolation="none")
 
 
 def alignment(
