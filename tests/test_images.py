@@ -327,12 +327,17 @@ def test_other_colours_without_a_profile_are_said(tmp_path):
     for name, data in {
         "gamma.png": png(rows, 8, 2, chunk(b"gAMA", struct.pack(">I", 100_000))),
         "primaries.png": png(rows, 8, 2, chunk(b"cHRM", primaries)),
+        "both.png": png(rows, 8, 2, chunk(b"cHRM", primaries), chunk(b"gAMA", bytes(4))),
     }.items():
         (tmp_path / name).write_bytes(data)
         image = opened(tmp_path / name, f"{name} was read as sRGB, though it names another gamma")
         assert (image == pixels).all()
-    (tmp_path / "usual.png").write_bytes(png(rows, 8, 2, *usual))
-    opened_in_silence(tmp_path / "usual.png")
+    linear = chunk(b"gAMA", struct.pack(">I", 100_000))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    stronger = (chunk(b"sRGB", b"\0"), chunk(b"iCCP", b"icc\0\0" + zlib.compress(srgb)))
+    for chunks in (usual, (linear, stronger[0]), (linear, stronger[1])):
+        (tmp_path / "usual.png").write_bytes(png(rows, 8, 2, *chunks))
+        opened_in_silence(tmp_path / "usual.png")
 
 
 def test_adobe_rgb_by_exif_alone_is_said(tmp_path):
@@ -363,6 +368,13 @@ def test_a_transparent_colour_of_sixteen_bits(tmp_path):
     (tmp_path / "key.png").write_bytes(deep_png(values, chunk(b"tRNS", key)))
     image = opened(tmp_path / "key.png", "from 16 to 8 bits; laid on white")
     assert (image[:, :8] == 255).all() and (image[:, 8:] == (0x34, 0x78, 0xBC)).all()
+
+
+@pytest.mark.parametrize(("mode", "key"), [("RGB", (2**70, 0, 0)), ("L", 2**70), ("P", -(2**70))])
+def test_transparent_colours_that_do_not_exist_are_no_error(mode, key):
+    image = sample_image(mode, colour=1)
+    image.info["transparency"] = key
+    opened(image, "the image was laid on white")
 
 
 def test_alphas_of_a_palette(tmp_path):

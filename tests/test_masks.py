@@ -111,6 +111,13 @@ def test_the_mask_of_the_caller_is_left_alone():
     assert np.array_equal(mask, LEVELS / 255)
 
 
+def test_a_palette_is_looked_up():
+    mask = soft_mask() > 127
+    image = Image.fromarray(mask.astype(np.uint8), "P")
+    image.putpalette([255] * 3 + [0] * 3)
+    assert np.array_equal(read(image), means(1.0 - mask))
+
+
 def test_a_mask_is_turned_upright_as_its_image_is():
     image = Image.fromarray(LEVELS.astype(np.uint8))
     image.getexif()[0x0112] = 3
@@ -177,7 +184,7 @@ def test_a_mask_without_effect_is_said(value, effect, kind):
 DTYPES = ["?", "u1", "i8", ">u2", "f2", "<f4", ">f8", "c8"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(
     st.sampled_from(DTYPES).flatmap(
         lambda dtype: arrays(
