@@ -117,6 +117,15 @@ def test_lines_that_coincide_share_one_line_without_gaps():
     assert {x for line in marks if line.get_ydata()[0] == 5 for x in line.get_xdata()} == set(x)
 
 
+def test_lines_with_infinite_values_coincide_only_where_they_are_equal():
+    first = pd.DataFrame({"middle": [1.0, np.inf]}, index=[1, 2])
+    first = first.assign(low=first["middle"], high=first["middle"])
+    other = first.assign(middle=[3.0, 4.0])
+    _, ax = plt.subplots()
+    draw_curves(ax, [(plots.look("ddim"), first), (plots.look("edict"), other)])
+    assert {line.get_linestyle() for line in lines_of(ax).values()} == {"-"}
+
+
 def test_points_that_coincide_are_drawn_one_around_the_other():
     first = pd.DataFrame({"low": [0, 5], "middle": [0, 5], "high": [0, 5]}, index=[1, 2])
     curves = [(plots.look("ddim"), first), (plots.look("edict"), first.assign(middle=[3, 5]))]

@@ -23,9 +23,9 @@ def draw_curves(ax: Axes, curves: Sequence[Curve], alpha: float = 0.1) -> None:
     Lines that coincide take turns along the line that they share, and with their markers.  Where
     only points coincide, those of the earlier lines are drawn around those of the later ones.
     """
-    near = 0.005 * np.ptp(np.concatenate([frame["middle"] for _, frame in curves]))
+    near = _hardly_apart([frame["middle"] for _, frame in curves])
     for number, (look, frame) in enumerate(curves):
-        alike = [n for n, (_, other) in enumerate(curves) if _coincide(frame, other, near)]
+        alike = [n for n, (_, other) in enumerate(curves) if _coincide(frame, other, 2 * near)]
         turn, sharing, middle = alike.index(number), len(alike), frame["middle"]
         style: dict[str, Any] = look.line | _stripes(turn, sharing) | {"marker": ""}
         ax.plot(frame.index, middle, label=look.label, **style)
@@ -37,6 +37,13 @@ def draw_curves(ax: Axes, curves: Sequence[Curve], alpha: float = 0.1) -> None:
         around = _points_hidden(middle, others, near).clip(upper=2) + rounds
         own = slice(turn % len(frame), None, sharing)
         _draw_markers(ax, look, middle.iloc[own], around.iloc[own])
+
+
+def _hardly_apart(lines: Sequence[pd.Series]) -> float:
+    """The difference up to which values coincide: a two-hundredth of their range."""
+    values = pd.concat(lines) if lines else pd.Series(dtype=float)
+    finite = values[np.isfinite(values)]
+    return 0.005 * (finite.max() - finite.min()) if len(finite) else 0.0
 
 
 def _coincide(frame: pd.DataFrame, other: pd.DataFrame, near: float) -> bool:

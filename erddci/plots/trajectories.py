@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from erddci.plots.looks import NEUTRAL, look
+from erddci.plots.looks import NEUTRAL, Look, look
 from erddci.plots.style import CELL, NO_GRID, SCALES, SERIES, STYLE, image_row
 
 if TYPE_CHECKING:
@@ -53,22 +53,29 @@ def error_accumulation(
     return figure
 
 
-# Values of the column "inverted", how they are named, and how they are drawn.
-INVERTED = {
-    "unguided": ("inverted at w = 1", "-", "o"),
-    "same scale": ("inverted at w", "--", "s"),
-}
+# How inversions are named, by their value in the column "inverted".
+INVERTED = {"unguided": "inverted at w = 1", "same scale": "inverted at w"}
+
+
+def _inversions(frame: pd.DataFrame) -> list[tuple[str, Look]]:
+    """The values of the column "inverted", and how each is drawn."""
+    values = frame["inverted"].unique()
+    styles = zip(cycle(("-", "--", "-.", ":")), cycle("os^D"), strict=False)
+    return [
+        (value, Look(str(INVERTED.get(value, value)), "#777777", marker, dashes))
+        for value, (dashes, marker) in zip(values, styles, strict=False)
+    ]
 
 
 def _error_by_node(ax: Axes, frame: pd.DataFrame, colours: Mapping[float, str]) -> None:
     # At the last node, noise, there is no error yet, and at w = 1 both inversions are one.
     shown = frame[frame["node"] < frame["node"].max()]
     shown = shown[(shown["guidance_scale"] != 1) | (shown["inverted"] == "unguided")]
-    for inverted, (name, dashes, _) in INVERTED.items():
+    for inverted, each in _inversions(frame):
         for w, group in shown[shown["inverted"] == inverted].groupby("guidance_scale"):
             error = group.groupby("node")["latent_rms"].quantile([0.25, 0.5, 0.75]).unstack()
-            label = f"w = {w:g}" if w == 1 else f"w = {w:g}, {name}"
-            ax.plot(error.index, error[0.5], dashes, color=colours[w], label=label)
+            label = f"w = {w:g}" if w == 1 else f"w = {w:g}, {each.label}"
+            ax.plot(error.index, error[0.5], each.dashes, color=colours[w], label=label)
             if inverted == "unguided":
                 ax.fill_between(
                     error.index, error[0.25], error[0.75], color=colours[w], alpha=0.15
@@ -82,12 +89,9 @@ def _error_by_node(ax: Axes, frame: pd.DataFrame, colours: Mapping[float, str]) 
 
 def _psnr_by_scale(ax: Axes, frame: pd.DataFrame, floor: float) -> None:
     ends = frame[frame["node"] == 0]
-    for inverted, (name, dashes, marker) in INVERTED.items():
+    for inverted, each in _inversions(frame):
         values = ends[ends["inverted"] == inverted].groupby("guidance_scale")["psnr_input"]
-        ax.plot(
-            values.median(), linestyle=dashes, marker=marker, color="#777777", label=name,
-            markersize=4,
-        )  # fmt: skip
+        ax.plot(values.median(), label=each.label, markersize=4, **each.line)
     ax.axhline(floor, color="black", linewidth=1, linestyle=":")
     right = frame["guidance_scale"].max()
     offset = {"xytext": (0, -11), "textcoords": "offset points", "ha": "right"}
