@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,8 @@ import erddci
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from erddci.experiments import Benchmark
 
 # What a command needs is imported when it runs, by the lazy package or by the command itself:
 # `erddci --help` does not wait for torch.
@@ -77,16 +80,23 @@ def reconstruct(
     method: Annotated[str, typer.Option(help="an inversion method")] = "dual-chain",
     steps: Annotated[int, typer.Option(help="DDIM steps")] = 50,
     guidance_scale: Annotated[float, typer.Option(help="on the way back; 1 is unguided")] = 1.0,
+    guided: Annotated[
+        bool | None,
+        typer.Option(
+            "--guided-inversion/--unguided-inversion", help="by default the method's own rule"
+        ),
+    ] = None,
     model: ModelOption = "scenes",
     device: DeviceOption = "auto",
     out: Annotated[Path | None, typer.Option(help="where to save the reconstruction")] = None,
 ) -> None:
     """Invert an image, walk back, and measure what came back against both references."""
     with _plain_errors():
-        loaded = erddci.load(model, device)
-        result, reconstruction = erddci.experiments.reconstruct_one(
-            loaded, image, prompt, method, steps, guidance_scale
+        config = erddci.experiments.ReconstructionConfig(
+            method, steps, guidance_scale, guided=guided
         )
+        loaded = erddci.load(model, device)
+        result, reconstruction = erddci.experiments.reconstruct_one(loaded, image, prompt, config)
         _tell(result, reconstruction, out)
 
 
@@ -113,11 +123,20 @@ def edit(
     out: Annotated[Path | None, typer.Option(help="where to save the edited image")] = None,
 ) -> None:
     """Invert an image, walk back under another prompt, and measure the source beside it."""
+    from erddci.editing import EditConfig
+
     with _plain_errors():
-        result, edited = erddci.experiments.edit_one(
-            erddci.load(model, device), image, source, target, method, control, steps,
-            guidance_scale, strength, erddci.DEFAULT_SCHEDULE if schedule else None, blend,
-        )  # fmt: skip
+        config = EditConfig(
+            method=method,
+            control=control,
+            guidance_scale=guidance_scale,
+            schedule=erddci.DEFAULT_SCHEDULE if schedule else None,
+            steps=steps,
+            blend=blend,
+            strength=strength,
+        )
+        loaded = erddci.load(model, device)
+        result, edited = erddci.experiments.edit_one(loaded, image, source, target, config)
         _tell(result, edited, out)
 
 
@@ -151,22 +170,10 @@ def reconstruction(
 
     On several GPUs, or CPU processes: accelerate launch --multi_gpu --num_processes 2 -m erddci …
     """
-    from erddci.experiments import reconstruction_benchmark as bench
-    from erddci.scenes.examples import held_out
-
     with _plain_errors():
-        chosen = bench.known_profile(profile)
-        todo = bench.cases(
-            methods or chosen.get("methods", erddci.METHODS),
-            scales or chosen["scales"],
-            steps or chosen["steps"],
-        )
-        loaded, main = _load_shared(model, device)
-        rows = bench.run(loaded, held_out(scenes or chosen["scenes"]), todo, folder, batch)
-        if main:
-            table = bench.summary(rows)
-            table.to_csv(folder / "summary.csv", index=False, float_format="%.6g")
-            typer.echo(table.to_string(index=False, float_format="%.4g"))
+        given = {"ways": methods, "scales": scales, "steps": steps, "images": scenes}
+        bench = erddci.experiments.RECONSTRUCTION
+        _benchmark(bench, profile, given, folder, batch, (model, device))
 
 
 @benchmark.command()
@@ -181,20 +188,29 @@ def editing(
     device: DeviceOption = "auto",
 ) -> None:
     """Edit held-out scenes in many ways, and compare each edit with its true answer."""
-    from erddci.experiments import editing_benchmark as bench
-    from erddci.scenes.examples import edits
-
     with _plain_errors():
-        chosen = bench.known_profile(profile)
-        todo = bench.cases(chosen["ways"], scales or chosen["scales"], steps or chosen["steps"])
-        loaded, main = _load_shared(model, device)
-        drawn = edits(scenes or chosen["scenes"], start=bench.FIRST_SEED)
-        rows = bench.run(loaded, drawn, todo, folder, batch)
-        if main:
-            table = bench.summary(rows)
-            table.to_csv(folder / "summary.csv", index=False, float_format="%.6g")
-            shown = [name for name in table if name.split()[-1] not in ("low", "high", "rendered")]
-            typer.echo(table[shown].to_string(index=False, float_format="%.4g"))
+        given = {"scales": scales, "steps": steps, "images": scenes}
+        bench = erddci.experiments.EDITING
+        _benchmark(bench, profile, given, folder, batch, (model, device))
+
+
+def _benchmark(
+    bench: Benchmark,
+    profile: str,
+    given: dict[str, Any],
+    folder: Path,
+    batch: int,
+    model: tuple[str, str],
+) -> None:
+    """Run a profile, with what was given in place of its own, and print its summary."""
+    chosen = replace(bench.profile(profile), **{name: v for name, v in given.items() if v})
+    loaded, main = _load_shared(*model)
+    rows = bench.run_profile(loaded, chosen, folder, batch)
+    if main:
+        table = bench.summarize(rows)
+        table.to_csv(folder / "summary.csv", index=False, float_format="%.6g")
+        shown = [name for name in table if not name.endswith(("_low", "_high", "_rendered"))]
+        typer.echo(table[shown].to_string(index=False, float_format="%.4g"))
 
 
 @benchmark.command()
@@ -205,17 +221,16 @@ def speed(
     device: DeviceOption = "auto",
 ) -> None:
     """Time one reconstruction and one edit beside other methods, and images per second."""
-    from erddci.experiments import editing_benchmark as edit_benchmark
-    from erddci.experiments import reconstruction_benchmark as bench
-    from erddci.scenes.examples import edits, held_out
-
     with _plain_errors():
         loaded = erddci.load(model, device)
-        scene = edits(1, start=edit_benchmark.FIRST_SEED)[0]
-        tables = [bench.speed(loaded, held_out(1)[0], steps, repeats)]
-        tables.append(edit_benchmark.speed(loaded, scene, steps=steps, repeats=repeats))
-        tables.append(bench.throughput(loaded))
-        for table in tables:
+        experiments = erddci.experiments
+        image = experiments.RECONSTRUCTION.items(1)[0]
+        scene = experiments.EDITING.items(1)[0]
+        for table in (
+            experiments.reconstruction_speed(loaded, image, steps, repeats),
+            experiments.edit_speed(loaded, scene, steps=steps, repeats=repeats),
+            experiments.throughput(loaded),
+        ):
             typer.echo(table.to_string(index=False, float_format="%.4g"))
 
 
@@ -289,9 +304,7 @@ def lpips_vgg(
 
 def _load_shared(model: str, device: str) -> tuple[erddci.StableDiffusion, bool]:
     """A model on the device of this process of a shared run, and whether it is the main one."""
-    from erddci.experiments.sweep import processes
-
-    state = processes()
+    state = erddci.experiments.processes()
     shared = device == "auto" and state.num_processes > 1
     return erddci.load(model, str(state.device) if shared else device), state.is_main_process
 

@@ -6,32 +6,34 @@ round trips of their true answers, means and standard errors; 10 steps.
 """
 
 from erddci import experiments, plots
-from erddci.scenes import examples as data
-from erddci.workbook import figures as record
+from erddci.scenes.examples import edits, held_out
+from erddci.scenes.scene import FirstSeed
+from erddci.workbook.figures import kept
 
 NAME = "fig05_dynamic_control"
-NAMES = (*experiments.FORMS, *experiments.OTHERS)
-# What is mirrored comes back exactly, so two of its forms are enough for that.
-RETURNED = [way for way in NAMES if "D1 + D2" not in way or "default" in way]
-EDITED = [way for way in (*experiments.FORMS, "DDIM") if way != "D3 clipped"]
+# What inverts guided comes back exactly, so two of its forms are enough for that.
+RECONSTRUCTED = [
+    name for name in experiments.SETTINGS if "D1 + D2" not in name or "default" in name
+]
+EDITED = [name for name in (*experiments.FORMS, "DDIM") if name != "D3 clipped"]
 
 
-def draw(model, images=8, edits=16, steps=10):
-    """Walk held-out scenes back, and edit scenes that served to choose no default."""
+def draw(model, images=8, scenes=16, steps=10):
+    """Reconstruct held-out scenes, and edit scenes that served to choose no default."""
 
-    def returned():
-        scenes = data.held_out(images)
-        rows = experiments.guidance_sweep(model, scenes, steps=steps, ways=RETURNED)
-        return rows.drop(
-            columns=["seconds_inversion", "seconds_sampling"]
-        )  # the machine may be shared
+    def reconstruction():
+        rows = experiments.guidance_sweep(
+            model, held_out(images), steps=steps, settings=RECONSTRUCTED
+        )
+        # The machine may be shared.
+        return rows.drop(columns=["seconds_inversion", "seconds_sampling"])
 
     def edited():
-        scenes, scales = data.edits(edits, start=30_000), (1, 3, 5, 7.5, 15)
-        return experiments.edit_sweep(model, scenes, scales, steps, EDITED)
+        drawn = edits(scenes, start=FirstSeed.DYNAMIC_CONTROL)
+        return experiments.edit_sweep(model, drawn, (1, 3, 5, 7.5, 15), steps, EDITED)
 
     tables = {
-        "reconstruction": record.kept(model, NAME, "reconstruction", returned),
-        "edits": record.kept(model, NAME, "edits", edited),
+        "reconstruction": kept(model, NAME, "reconstruction", reconstruction),
+        "edits": kept(model, NAME, "edits", edited),
     }
     return plots.guidance_sweep(*tables.values()), tables

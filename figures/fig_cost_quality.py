@@ -1,11 +1,11 @@
-"""Quality against cost: PSNR to the VAE round trip by network rows, one point a method.
+"""Quality against cost: PSNR to the VAE round trip by function evaluations, one point a method.
 
 Medians of a hundred held-out scenes in 10 steps, with bootstrap 95 % intervals; what exceeds
 130 dB, and what returns to the last bit, is drawn there.
 """
 
 from erddci import METHODS, plots
-from erddci.experiments import reconstruction_benchmark as benchmark
+from erddci.experiments import RECONSTRUCTION, reconstruction_summary
 from erddci.workbook.figures import rows_folder
 
 SCALES = (1.0, 7.5)
@@ -13,10 +13,10 @@ SCALES = (1.0, 7.5)
 
 def draw(model, folder=None):
     """Draw the benchmark's rows; what is missing of them is measured first."""
-    rows = benchmark.profile(model, "table", folder or rows_folder(model))
+    rows = RECONSTRUCTION.run_profile(model, "table", folder or rows_folder(model))
     rows = rows[rows["guidance_scale"].isin(SCALES)].copy()
     rows["nfe"] = rows["nfe_inversion"] + rows["nfe_sampling"]
-    table = benchmark.summary(rows, ("psnr_vae", "nfe"))
+    table = reconstruction_summary(rows, ("psnr_vae", "nfe"))
     table["named"] = table.duplicated(["method", "guidance_scale"], keep=False)
     kinds = {name: method.reversible for name, method in METHODS.items()}
     return plots.cost_quality(table, kinds), {"medians": table}

@@ -5,12 +5,12 @@ trip of the truth.
 """
 
 from erddci import plots
-from erddci.experiments import editing_benchmark as edit_benchmark
+from erddci.experiments import EDITING, edit_summary
 from erddci.workbook.figures import rows_folder
 
 
 def draw(model, folder=None):
     """Draw the benchmark's rows; what is missing of them is measured first."""
-    rows = edit_benchmark.profile(model, "sweep", folder or rows_folder(model, "table_editing"))
-    table = edit_benchmark.summary(rows)
+    rows = EDITING.run_profile(model, "sweep", folder or rows_folder(model, "table_editing"))
+    table = edit_summary(rows)
     return plots.edit_sweeps(table), {"means": table}

@@ -5,12 +5,12 @@ optimise; what exceeds 130 dB, and what returns to the last bit, is drawn there.
 """
 
 from erddci import plots
-from erddci.experiments import reconstruction_benchmark as benchmark
+from erddci.experiments import RECONSTRUCTION, reconstruction_summary
 from erddci.workbook.figures import rows_folder
 
 
 def draw(model, folder=None):
     """Draw the benchmark's rows; what is missing of them is measured first."""
-    rows = benchmark.profile(model, "steps", folder or rows_folder(model))
-    table = benchmark.summary(rows, ("psnr_vae",))
+    rows = RECONSTRUCTION.run_profile(model, "steps", folder or rows_folder(model))
+    table = reconstruction_summary(rows, ("psnr_vae",))
     return plots.steps_quality(table), {"medians": table}

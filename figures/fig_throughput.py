@@ -4,11 +4,10 @@ w = 1, 20 steps. The dotted line is the ideal: as many times the first value as 
 in a batch, or processes. Times are of the machine that drew it.
 """
 
-from erddci import plots
-from erddci.experiments import reconstruction_benchmark as benchmark
+from erddci import experiments, plots
 
 
 def draw(model, steps=20):
     """Time the embedded model, or another one, here and now."""
-    table = benchmark.throughput(model, steps=steps)
+    table = experiments.throughput(model, steps=steps)
     return plots.throughput(table), {"images": table}

@@ -1,175 +1,200 @@
-"""Edits beside their true answers, and what they depend on."""
+"""Edits against their true answers: the editing benchmark.
+
+Other benchmarks of edits have to guess how well one did.  Here the renderer knows: the edited
+image is compared with the image of the changed scene.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from torch import Tensor
-from tqdm.auto import tqdm
-from transformers import CLIPTokenizer
 
-from erddci.controls import LocalBlend, make_control
-from erddci.editing import edit, reconstruct_source
-from erddci.experiments.measures import TRUTH, edit_rows, measures, start
-from erddci.guidance import DEFAULT_SCHEDULE, GuidanceSchedule
+from erddci.editing import EditConfig, reconstruct_source
+from erddci.experiments.measures import EDIT_MEASURES, edit_rows, image_measures, read_inputs
+from erddci.experiments.sweep import Benchmark, Profile, interval, summarize
+from erddci.experiments.timing import cached_inversion, cost_of
+from erddci.experiments.ways import (
+    CEILING,
+    CONTROLLED,
+    FEW,
+    WAYS,
+    EditCase,
+    edit_cases,
+    way_label,
+)
 from erddci.images import ImageInput, open_image
-from erddci.inversion import invert
+from erddci.metrics import MEASURES, compare
 from erddci.model import StableDiffusion
-from erddci.prompts import words_of
-from erddci.scenes.examples import Example
-from erddci.trajectory import Trajectory
+from erddci.scenes.examples import KINDS, Example, edits
+from erddci.scenes.scene import FirstSeed
 
 
 def edit_one(
-    model: StableDiffusion,
-    image: ImageInput,
-    source: str,
-    target: str,
-    method: str = "dual-chain",
-    control: str = "refine",
-    steps: int = 50,
-    guidance_scale: float = 7.5,
-    strength: float = 1.0,
-    schedule: GuidanceSchedule | None = DEFAULT_SCHEDULE,
-    blend: bool = False,
+    model: StableDiffusion, image: ImageInput, source: str, target: str, config: EditConfig
 ) -> tuple[dict[str, float], Image.Image]:
-    """Edit one image: measures of the source's way back beside it, and the edited image.
+    """Edit one image: measures of the source's reconstruction beside it, and the edited image.
 
     Args:
         source, target: what the image shows, and what it is to show.
-        blend: whether only what the changed words look at may differ from the source.
     """
-    x, image, round_trip = start(model, image)
-    before, after = (
-        model.condition(prompt).with_guidance(guidance_scale, schedule)
-        for prompt in (source, target)
-    )
-    prompts = [source], [target]
-    steering = make_control(control, model.tokenizer, *prompts)
-    local = LocalBlend.from_prompts(model.tokenizer, *prompts) if blend else None
-    path = invert(model, x, before, method, steps)
-    found = edit(model, path.with_strength(strength), after, steering, blend=local)
-    kept, changed = (model.decode(e.x0)[0] for e in (reconstruct_source(model, found), found))
-    row = measures(kept, image, round_trip) | {
-        "nfe_inversion": path.nfe,
-        "nfe_sampling": found.nfe,
+    inputs = read_inputs(model, [image])
+    path = config.invert(model, inputs.x, [source])
+    edited = config.edit(model, path, [source], [target])
+    reconstruction = model.decode(reconstruct_source(model, edited).x0)[0]
+    row = image_measures(reconstruction, inputs.images[0], inputs.round_trips[0])
+    row |= {"nfe_inversion": path.nfe, "nfe_sampling": edited.nfe}
+    return row, open_image(model.decode(edited.x0)[0], model.resolution)
+
+
+def edit_images(
+    model: StableDiffusion, scenes: Sequence[Example], config: EditConfig, cache: dict
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Edit scenes together: decoded images [scenes, height, width, 3], and what each cost.
+
+    Args:
+        cache: of these scenes, for what several configurations need; may be empty.
+    """
+    if "x" not in cache:
+        cache["x"] = model.encode([scene.image for scene in scenes])
+    sources = [scene.source for scene in scenes]
+    targets = [scene.target for scene in scenes]
+    inverted = cached_inversion(config, model, cache["x"], sources, cache)
+    with cost_of(model) as cost:
+        edited = config.edit(model, inverted.path, sources, targets)
+    return model.decode(edited.x0), {
+        "nfe_inversion": inverted.path.nfe,
+        "nfe_sampling": edited.nfe,
+        "seconds_inversion": inverted.cost.seconds / len(scenes),
+        "seconds_sampling": cost.seconds / len(scenes),
     }
-    return row, open_image(changed, model.resolution)
 
 
-def climbed(
-    model: StableDiffusion,
-    scenes: Sequence[Example],
-    method: str = "dual-chain",
-    guidance_scale: float = 7.5,
-    steps: int = 20,
-    schedule: GuidanceSchedule | None = None,
-) -> Trajectory:
-    """Invert scenes under their source prompts, as a method is meant to be for edits at w."""
-    source = model.condition([scene.source for scene in scenes]).with_guidance(
-        guidance_scale, schedule
+def true_answers(model: StableDiffusion, scenes: Sequence[Example], cache: dict) -> np.ndarray:
+    """VAE round trips of what edits of scenes should look like [scenes, height, width, 3]."""
+    if "truths" not in cache:
+        cache["truths"] = model.decode(model.encode([scene.truth for scene in scenes]))
+    return cache["truths"]
+
+
+def _measure_case(
+    model: StableDiffusion, scenes: Sequence[Example], case: EditCase, cache: dict
+) -> list[dict]:
+    truths = true_answers(model, scenes, cache)
+    images, cost = truths, {}
+    if case.method != CEILING:
+        images, cost = edit_images(model, scenes, case.config, cache)
+    rows = edit_rows(scenes, images, truths)
+    for scene, image, row in zip(scenes, images, rows, strict=True):
+        row |= {"kind": scene.name, "batch": len(scenes)} | cost
+        if "problem" not in row:
+            rendered = compare(model.to_array(scene.truth), image)
+            row |= {f"{name}_rendered": value for name, value in rendered.items()}
+    return rows
+
+
+CASE = ("method", "control", "schedule", "inverted_at", "guidance_scale", "steps")
+RENDERED = tuple(f"{name}_rendered" for name in MEASURES)
+
+
+def edit_summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean measures of each way to edit with bootstrap 95 % intervals, best mean rank first."""
+    rows = rows.assign(
+        rank=edit_ranks(rows),
+        nfe=rows["nfe_inversion"] + rows["nfe_sampling"],
+        seconds=rows["seconds_inversion"] + rows["seconds_sampling"],
     )
-    x = model.encode([scene.image for scene in scenes])
-    return invert(model, x, source, method, steps)
+    columns = ("rank", *EDIT_MEASURES, *RENDERED, "nfe", "seconds")
+    table = summarize(rows, CASE, columns, "mean")
+    table.insert(0, "setting", [way_label(row) for row in table.to_dict("records")])
+    return table.sort_values("rank", ignore_index=True)
 
 
-def edited(
-    model: StableDiffusion,
-    scenes: Sequence[Example],
-    path: Trajectory,
-    guidance_scale: float = 7.5,
-    schedule: GuidanceSchedule | None = None,
-    control: str = "none",
-    cross_until: float = 0.4,
-    self_until: float = 0.2,
-) -> np.ndarray:
-    """Edit scenes along their path of `climbed`: decoded images [scenes, height, width, 3].
+def edit_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The summary of some rows as tables print it, without seconds: the machine may be shared."""
+    table = edit_summary(rows)
+    hidden = ("mse", "ssim_rendered", "lpips_rendered", "seconds")
+    return table.drop(columns=[*CASE, "failed", *(c for c in table if c.startswith(hidden))])
+
+
+def edit_by_kind(rows: pd.DataFrame, column: str = "psnr_truth") -> pd.DataFrame:
+    """The mean of a column for each way to edit (rows) and kind of edit (columns)."""
+    settings = [way_label(row) for row in rows[list(CASE)].to_dict("records")]
+    table = rows.assign(setting=settings).pivot_table(column, "setting", "kind", sort=False)
+    return table[[kind for kind in KINDS if kind in table]]
+
+
+# Measures that ways are ranked by, and whether more is better.
+RANKED = {
+    "psnr_truth": True,
+    "lpips_truth": False,
+    "background": True,
+    "edit_accuracy": True,
+    "preservation": True,
+}
+
+
+def edit_ranks(rows: pd.DataFrame) -> pd.Series:
+    """Mean rank of each row among all ways on its image, steps and scale; the ceiling has none.
+
+    A row has a rank for each measure of `RANKED`; equal ones share theirs.
+    """
+    ways = rows[rows["method"] != CEILING]
+    groups = ways.groupby(["image", "steps", "guidance_scale"])
+    ranks = [groups[name].rank(ascending=not more) for name, more in RANKED.items()]
+    return pd.concat(ranks, axis=1).mean(axis=1).reindex(rows.index)
+
+
+def edit_gain(
+    rows: pd.DataFrame,
+    way: tuple[str, str, str],
+    over: tuple[str, str, str],
+    column: str = "psnr_truth",
+) -> dict[str, float]:
+    """Mean gain of one way over another, edit by edit, with its bootstrap 95 % interval.
 
     Args:
-        control: one of `erddci.attention.CONTROLS`.
-        cross_until, self_until: as of `erddci.attention.make_control`.
+        way, over: method, control and schedule.
     """
-    sources, targets = ([getattr(s, end) for s in scenes] for end in ("source", "target"))
-    target = model.condition(targets).with_guidance(guidance_scale, schedule)
-    steering = make_control(control, model.tokenizer, sources, targets, cross_until, self_until)
-    return model.decode(edit(model, path, target, steering).x0)
+    index = ["steps", "guidance_scale", "image"]
+    by_way = rows.set_index(["method", "control", "schedule"]).sort_index()
+    values = [by_way.loc[[tuple(each)]].set_index(index)[column] for each in (way, over)]
+    return interval(column, (values[0] - values[1]).dropna().to_numpy(), "mean")
 
 
-def edit_gallery(
-    model: StableDiffusion,
-    scenes: Sequence[Example],
-    ways: Mapping[str, tuple[str, str, GuidanceSchedule | None]],
-    guidance_scale: float = 7.5,
-    steps: int = 20,
-) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
-    """Edit scenes in several ways, beside what each edit should look like.
+_SCALES = (1.0, 3.0, 5.0, 7.5)
+_STEPS = (5, 10, 20, 50)
 
-    Args:
-        ways: method, attention control and dynamic control by name.
-
-    Returns:
-        images [scenes, height, width, 3] by way, the first named "input" and the last `TRUTH`,
-        and of all but the last one row per scene and way with the columns of `edit_measures`.
-    """
-    images = {"input": np.stack([model.to_array(scene.image) for scene in scenes])}
-    for name, (method, control, schedule) in tqdm(ways.items(), "ways to edit", delay=1):
-        path = climbed(model, scenes, method, guidance_scale, steps, schedule)
-        images[name] = edited(model, scenes, path, guidance_scale, schedule, control)
-    truths = model.decode(model.encode([scene.truth for scene in scenes]))
-    rows = [
-        {"setting": name} | r
-        for name, each in images.items()
-        for r in edit_rows(scenes, each, truths)
-    ]
-    return images | {TRUTH: truths}, pd.DataFrame(rows)
-
-
-def injection_sweep(
-    model: StableDiffusion,
-    scenes: Sequence[Example],
-    shares: Sequence[float] = (0, 0.2, 0.4, 0.6, 0.8),
-    guidance_scale: float = 7.5,
-    steps: int = 20,
-    schedule: GuidanceSchedule | None = DEFAULT_SCHEDULE,
-    kind: str = "refine",
-) -> tuple[dict[tuple[float, float], np.ndarray], pd.DataFrame]:
-    """Edit scenes along the dual chain by how much attention is taken from the source.
-
-    Returns:
-        images [scenes, height, width, 3] by the shares of the walk for which cross-attention and
-        self-attention are the source's, and one row per scene and pair of shares with "cross",
-        "self_until" and the columns of `edit_measures`.
-    """
-    path = climbed(model, scenes, "dual-chain", guidance_scale, steps, schedule)
-    truths = model.decode(model.encode([scene.truth for scene in scenes]))
-    images, rows = {}, []
-    for cross_until, self_until in tqdm(list(product(shares, repeat=2)), "shares", delay=1):
-        chosen = kind if cross_until or self_until else "none"
-        found = edited(
-            model, scenes, path, guidance_scale, schedule, chosen, cross_until, self_until
-        )
-        images[cross_until, self_until] = found
-        given = {"cross_until": cross_until, "self_until": self_until}
-        rows += [given | row for row in edit_rows(scenes, found, truths)]
-    return images, pd.DataFrame(rows)
-
-
-def word_maps(
-    tokenizer: CLIPTokenizer, prompt: str, maps: Tensor, chosen: Iterable[str] | None = None
-) -> list[tuple[str, np.ndarray]]:
-    """Where the words of a prompt look, in order: the sum of the maps of each one's tokens.
-
-    Args:
-        maps: one map a token [1, L, H, W], from `erddci.attention.AttentionState.maps`.
-        chosen: words to keep; all by default.
-    """
-    found, kept = words_of(tokenizer, prompt).values(), None if chosen is None else set(chosen)
-    return [
-        (word, maps[0, places].sum(0).cpu().numpy())
-        for word, places in found
-        if kept is None or word in kept
-    ]
+# Measures named "truth" are against the VAE round trip of the true answer, those named "rendered"
+# against the true answer itself, of which the way named "ceiling" shows how much can be reached.
+EDITING = Benchmark(
+    measure=_measure_case,
+    columns=(
+        *CASE,
+        "image",
+        "kind",
+        *EDIT_MEASURES,
+        *RENDERED,
+        "nfe_inversion",
+        "nfe_sampling",
+        "seconds_inversion",
+        "seconds_sampling",
+        "batch",
+        "problem",
+    ),
+    order=("steps", "guidance_scale", "method", "control", "schedule", "image"),
+    cases=edit_cases,
+    items=lambda count: edits(count, start=FirstSeed.EDITING_BENCHMARK),
+    identify=lambda scene: f"{scene.source} > {scene.target}",
+    profiles={
+        "small": Profile((FEW[1], FEW[4]), (7.5,), (5,), images=4),
+        "table": Profile(WAYS, (7.5,), (10,), images=200),
+        "controls": Profile(CONTROLLED, (7.5,), (10,), images=200),
+        "sweep": Profile(FEW, _SCALES, _STEPS, images=16),
+        "full": Profile(WAYS, _SCALES, _STEPS, images=200),
+    },
+    summarize=edit_summary,
+    batch=8,
+)

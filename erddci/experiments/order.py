@@ -1,4 +1,4 @@
-"""In which order the dual chain timestep the network, and what that costs."""
+"""In which order the dual chain evaluates the network, and what that costs."""
 
 from __future__ import annotations
 
@@ -7,61 +7,65 @@ import torch
 from torch import Tensor
 
 from erddci.grid import Grid
-from erddci.guidance import Condition, Denoiser
+from erddci.guidance import Condition, Model
 from erddci.inversion import invert, reconstruct
 from erddci.methods import dual_chain
 
 
-def network_rows(
-    model: Denoiser, x: Tensor, condition: Condition, steps: int = 50
-) -> pd.DataFrame:
-    """Count the network rows of a reconstruction at w = 1 by the dual chain, in three orders.
+def nfe_by_order(model: Model, x: Tensor, condition: Condition, steps: int = 50) -> pd.DataFrame:
+    """Count function evaluations of a dual-chain reconstruction at w = 1, in three orders.
 
-    "as published" repeats the authors' order of calls: two calls for each step up, and for each
-    step back both rows of classifier-free guidance although w = 1.
+    "as published" repeats the authors' order of calls: two for each step of the inversion, and
+    for each step of sampling both predictions of classifier-free guidance although w = 1.
+
+    Returns:
+        one row per order: NFE of inversion and sampling, their sum, and the largest latent error.
     """
-    published = published_order(model, x, condition, steps)
-    rows = [{"order": "as published"} | published]
+    rows = [{"order": "as published"} | published_order(model, x, condition, steps)]
     for name, timestep in {"noise kept": "next", "noise kept and shared": "current"}.items():
         path = invert(model, x, condition.with_guidance(1), "dual-chain", steps, timestep=timestep)
         back = reconstruct(model, path)
-        error = path.latent_error(back).max().item()
-        rows.append({"order": name, "up": path.nfe, "back": back.nfe, "latent_max": error})
+        row = {"order": name, "nfe_inversion": path.nfe, "nfe_sampling": back.nfe}
+        rows.append(row | {"latent_max": path.latent_error(back).max().item()})
     frame = pd.DataFrame(rows)
-    frame.insert(3, "total", frame["up"] + frame["back"])
+    frame.insert(3, "nfe", frame["nfe_inversion"] + frame["nfe_sampling"])
     return frame
 
 
 @torch.no_grad()
-def published_order(
-    model: Denoiser, x: Tensor, condition: Condition, steps: int
-) -> dict[str, float]:
-    """Dual-chain reconstruction at w = 1 in the authors' order of calls: 4N network rows.
+def published_order(model: Model, x: Tensor, condition: Condition, steps: int) -> dict[str, float]:
+    """Dual-chain reconstruction at w = 1 in the authors' order of calls: 4N evaluations.
 
     Source: the authors' reconstruction code, re-expressed.
     """
-    grid, start = model.grid(steps), model.nfe
-    condition, null, first = condition.with_guidance(1), condition.with_guidance(0), x
-    z, zs = x, [x]
+    grid = model.grid(steps)
+    start = model.nfe
+    condition = condition.with_guidance(1)
+    first = x
+    z = x
+    zs = [x]
     for i in grid.inversion_nodes():
         z = grid.step(z, model(z, grid.t[i], condition), i - 1, i)
         x = grid.step(x, model(z, grid.t[i], condition), i - 1, i)
         zs.append(z)
-    top = model.nfe
+    inverted = model.nfe
     for i in grid.sampling_nodes():
-        unconditional = model(zs[i], grid.t[i], null)
+        unconditional = model(zs[i], grid.t[i], condition.with_guidance(0))
         conditional = model(zs[i], grid.t[i], condition)
         eps = unconditional + 1.0 * (conditional - unconditional)
         x = grid.step(x, eps, i, i - 1)
-    up, back = (top - start) / len(x), (model.nfe - top) / len(x)
-    return {"up": up, "back": back, "latent_max": (x - first).abs().max().item()}
+    return {
+        "nfe_inversion": (inverted - start) / len(x),
+        "nfe_sampling": (model.nfe - inverted) / len(x),
+        "latent_max": (x - first).abs().max().item(),
+    }
 
 
 def step_order(steps: int = 3, timestep: str = "next") -> pd.DataFrame:
-    """The order in which `dual_chain` timestep the network and moves its chains, read off a run.
+    """The order in which `dual_chain` evaluates the network and steps its chains, read off a run.
 
     Every latent and every noise of the run is given a value of its own, so each can be recognised
-    in what the grid is asked to move and the network is asked to judge.
+    in what the grid is asked to step and the network to predict the noise of.
 
     Returns:
         one row per event: "ask" with the chain and node of the latent and the node of the

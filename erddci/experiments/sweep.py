@@ -1,21 +1,18 @@
-"""Long measurements that may be stopped: rows on disk, resumed, and shared by processes.
+"""The sweep behind every experiment and benchmark: cases × items → tidy rows.
 
-A run measures every case on every item, in groups of items that are walked together: all cases on
-the first group, then all on the next, so that a run that was stopped knows as much of one case as
-of another.  Rows are written as they come.
+A case is a frozen dataclass whose fields become columns; an item is an image with what is known of
+it.  Items are measured in groups: all cases on the first group, then all on the next, so that a
+run that was stopped knows as much of one case as of another.  Rows stay in memory, or go to a
+`RowStore`, where a run goes on and several processes share it.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,13 +20,13 @@ import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from erddci.experiments.store import RowStore
 from erddci.model import StableDiffusion
+from erddci.registry import lookup
 
-Item = TypeVar("Item")
-
-# Measures one case on some items: a row for each.  The dict is shared by the cases of a group, to
-# keep what several of them need.
-Measure = Callable[[StableDiffusion, list, Any, dict], list[dict]]
+# Measures a case on a group of items: rows whose "image" is an item's place in the group.  The
+# dict is shared by all cases of the group, for what several of them need.
+Measure = Callable[[StableDiffusion, Sequence[Any], Any, dict], list[dict[str, Any]]]
 
 
 def processes() -> PartialState:
@@ -37,109 +34,174 @@ def processes() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available())
 
 
-def run(
-    model: StableDiffusion,
-    items: Sequence[Item],
-    prompts: Sequence[str],
-    todo: Sequence[Any],
+def sweep(
     measure: Measure,
-    columns: Sequence[str],
-    folder: Path,
-    batch: int,
+    model: StableDiffusion,
+    items: Sequence[Any],
+    cases: Sequence[Any],
+    batch: int | None = None,
+    store: RowStore | None = None,
 ) -> pd.DataFrame:
-    """Measure every case on every item, save each group when it is done, and return all rows.
-
-    What `folder` already holds is not measured again.  Under `accelerate launch` the processes
-    share the groups; which process measured a group does not change its numbers.
+    """Measure every case on every item and return the rows.
 
     Args:
-        items: what is measured on, in an order that never changes.
-        prompts: what tells the items apart.
-        todo: cases, of one frozen dataclass; their fields are columns.
-        columns: the columns of a row, the case's fields and "image" among them.
-        folder: where rows go, one file a process; made if missing.
-        batch: items that are walked together.
-
-    Raises:
-        ValueError: the folder holds rows of another model or of other items.
+        items: what is measured on; a store wants them in an order that never changes.
+        batch: items that are measured together; all by default.
+        store: where rows are kept.  What it holds is not measured again, and all that it holds
+            is returned.  Which process measures a group does not change its numbers.
     """
-    state = processes()
-    if state.is_main_process:
-        _claim(folder, model, prompts)
-    state.wait_for_everyone()
-    known = _done(folder, todo, columns)
-    # Every process must have read what is there before any of them adds to it.
-    state.wait_for_everyone()
+    batch = batch or max(1, len(items))
     groups = [range(n, min(n + batch, len(items))) for n in range(0, len(items), batch)]
-    units = []
-    for group in groups[state.process_index :: state.num_processes]:
-        kept: dict = {}
-        for case in todo:
-            left = [number for number in group if (*asdict(case).values(), number) not in known]
-            units += [(case, left, kept)] if left else []
-    bar = tqdm(units, "benchmark", disable=not state.is_main_process, delay=1)
-    path = folder / f"rows-{state.process_index}.csv"
-    _mend(path)
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        if not file.tell():
-            writer.writeheader()
-        for case, numbers, kept in bar:
-            bar.set_postfix_str(" ".join(str(value) for value in asdict(case).values()))
-            # What is kept holds for a whole group, not for what is left of it.
-            shared = kept.setdefault(tuple(numbers), {})
-            rows = measure(model, [items[number] for number in numbers], case, shared)
-            for number, row in zip(numbers, rows, strict=True):
-                row = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-                writer.writerow(asdict(case) | row | {"image": number})
-            file.flush()
-            os.fsync(file.fileno())
-    state.wait_for_everyone()
-    return read(folder, columns)
+    known: set[tuple] = set()
+    if store:
+        state = processes()
+        known = store.known(cases)
+        # Every process must have read what is there before any of them adds to it.
+        state.wait_for_everyone()
+        groups = groups[state.process_index :: state.num_processes]
+    todo = {group: _missing(group, cases, known) for group in groups}
+    rows = []
+    with tqdm(total=sum(map(len, todo.values())), desc="sweep", delay=1) as bar:
+        for group, missing in todo.items():
+            caches: dict[tuple[int, ...], dict] = defaultdict(dict)
+            for case, numbers in missing:
+                bar.set_postfix_str(" ".join(map(str, astuple(case))), refresh=False)
+                found = measure(model, [items[n] for n in numbers], case, caches[numbers])
+                found = [asdict(case) | row | {"image": numbers[row["image"]]} for row in found]
+                rows += found
+                if store:
+                    store.add(group.start, found)
+                bar.update()
+    if not store:
+        return pd.DataFrame(rows)
+    processes().wait_for_everyone()
+    return store.read()
 
 
-def read(folder: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """All rows that a folder holds, sorted; a line that was cut off in mid-write is left out.
+def _missing(
+    group: range, cases: Sequence[Any], known: set[tuple]
+) -> list[tuple[Any, tuple[int, ...]]]:
+    """Cases that are not known of all items of a group, and of which they are not."""
+    numbers = [tuple(n for n in group if (*astuple(case), n) not in known) for case in cases]
+    return [(case, missing) for case, missing in zip(cases, numbers, strict=True) if missing]
 
-    `columns` up to "image" tell rows apart; what was written twice is read once.
+
+@dataclass(frozen=True)
+class Profile:
+    """A size of a benchmark.
+
+    Args:
+        ways: what is compared, such as methods, at every scale and number of steps.
+        scales: guidance scales.
+        steps: numbers of DDIM steps.
+        images: how many images it is measured on.
     """
-    parts = [_whole(path) for path in sorted(folder.glob("rows-*.csv"))]
-    frames = [pd.read_csv(io.StringIO(part), keep_default_na=True) for part in parts if part]
-    if not frames:
-        return pd.DataFrame(columns=list(columns))
-    order = list(columns[: list(columns).index("image") + 1])
-    rows = pd.concat([frame for frame in frames if len(frame)] or frames)
-    return rows.drop_duplicates(order).sort_values(order, ignore_index=True)
+
+    ways: tuple[Any, ...]
+    scales: tuple[float, ...]
+    steps: tuple[int, ...]
+    images: int
 
 
-def chosen(rows: pd.DataFrame, todo: Sequence[Any], items: int) -> pd.DataFrame:
-    """The rows of some cases on the first `items`."""
-    cases = pd.DataFrame([asdict(each) for each in todo])
-    wanted = rows.merge(cases, on=list(cases))
-    return wanted[wanted["image"] < items]
+@dataclass(frozen=True)
+class Benchmark:
+    """What a benchmark measures, and on what.
+
+    Args:
+        measure: measures a case on some items.
+        columns: of a row; the fields of a case and "image" come first.
+        order: columns by which rows are sorted.
+        cases: from ways, guidance scales and numbers of steps.
+        items: the first so many of the images it is measured on.
+        identify: a text that tells an item from others.
+        profiles: sizes by name.
+        summarize: from rows to a table with a row for each case.
+        batch: items that are measured together.
+    """
+
+    measure: Measure
+    columns: tuple[str, ...]
+    order: tuple[str, ...]
+    cases: Callable[[Iterable[Any], Iterable[float], Iterable[int]], list[Any]]
+    items: Callable[[int], Sequence[Any]]
+    identify: Callable[[Any], str]
+    profiles: Mapping[str, Profile]
+    summarize: Callable[[pd.DataFrame], pd.DataFrame]
+    batch: int = 4
+
+    def profile(self, name: str) -> Profile:
+        """One of `profiles`; raises ValueError for an unknown name."""
+        return lookup(self.profiles, name, "profile")
+
+    def read(self, folder: Path) -> pd.DataFrame:
+        """All rows that a folder holds, sorted."""
+        return self._sorted(RowStore(folder, self.columns).read())
+
+    def run(
+        self,
+        model: StableDiffusion,
+        items: Sequence[Any],
+        cases: Sequence[Any],
+        folder: Path,
+        batch: int | None = None,
+    ) -> pd.DataFrame:
+        """Measure every case on every item, and return all rows of the folder, sorted.
+
+        Args:
+            folder: where rows are kept; made if missing.  What it holds is not measured again.
+
+        Raises:
+            ValueError: the folder holds rows of another model, of other items, or other columns.
+        """
+        store = RowStore(folder, self.columns)
+        state = processes()
+        if state.is_main_process:
+            store.claim(model, [self.identify(item) for item in items])
+        state.wait_for_everyone()
+        rows = sweep(self.measure, model, items, cases, batch or self.batch, store)
+        return self._sorted(rows)
+
+    def run_profile(
+        self,
+        model: StableDiffusion,
+        profile: str | Profile,
+        folder: Path,
+        batch: int | None = None,
+    ) -> pd.DataFrame:
+        """The rows of a profile: those that the folder holds, and the rest measured now."""
+        chosen = self.profile(profile) if isinstance(profile, str) else profile
+        cases = self.cases(chosen.ways, chosen.scales, chosen.steps)
+        rows = self.run(model, self.items(chosen.images), cases, folder, batch)
+        return select(rows, cases, chosen.images)
+
+    def _sorted(self, rows: pd.DataFrame) -> pd.DataFrame:
+        return rows.sort_values(list(self.order), ignore_index=True)
 
 
-def summary(
-    frame: pd.DataFrame,
-    by: Sequence[str],
-    columns: Sequence[str],
-    statistic: str = "median",
-    resamples: int = 2000,
+def select(rows: pd.DataFrame, cases: Sequence[Any], images: int) -> pd.DataFrame:
+    """The rows of some cases on the first `images`."""
+    wanted = pd.DataFrame([asdict(case) for case in cases])
+    found = rows.merge(wanted, on=list(wanted))
+    return found[found["image"] < images]
+
+
+def summarize(
+    rows: pd.DataFrame, by: Sequence[str], columns: Sequence[str], statistic: str = "median"
 ) -> pd.DataFrame:
     """Median or mean of some columns for each case, with a bootstrap 95 % interval.
 
     Returns:
-        one row per case, with `column`, `column low` and `column high` for each column, and the
-        number of images; walks that led nowhere are counted in `failed`, and measures that a
+        one row per case, with "x", "x_low" and "x_high" for each column x, and the number of
+        images; those whose latents diverged are counted in "failed" alone, and measures that an
         image is too small for are missing.
     """
     found = []
-    for key, group in frame.groupby(list(by), sort=False):
-        row: dict = dict(zip(by, key, strict=True))
+    for key, group in rows.groupby(list(by), sort=False):
         failed = int(group["problem"].notna().sum()) if "problem" in group else 0
+        row: dict = dict(zip(by, key, strict=True))
         row |= {"images": len(group) - failed, "failed": failed}
         for column in columns:
-            row |= interval(column, group[column].dropna().to_numpy(), statistic, resamples)
+            row |= interval(column, group[column].dropna().to_numpy(), statistic)
         found.append(row)
     return pd.DataFrame(found)
 
@@ -147,58 +209,21 @@ def summary(
 def interval(
     column: str, values: np.ndarray, statistic: str = "median", resamples: int = 2000
 ) -> dict[str, float]:
-    """Median or mean of some values, named `column`, and its bootstrap 95 % interval."""
+    """Median or mean of some values, named "column", and its bootstrap 95 % interval.
+
+    The draws are those of `scipy.stats.bootstrap(…, method="percentile")` for the same generator,
+    but that interpolates: PSNR may be infinite, so nearest order statistics are taken instead.
+    """
     names = (column, f"{column}_low", f"{column}_high")
     if not len(values):
         return dict.fromkeys(names, np.nan)
     draws = np.random.default_rng(0).integers(len(values), size=(resamples, len(values)))
+    resampled = values[draws]
     if statistic == "mean":
-        middle, found = values.mean(), values[draws].mean(1)
+        estimate = values.mean()
+        estimates = resampled.mean(1)
     else:
-        # Nearest order statistics: PSNR may be infinite, which cannot be averaged.
-        middle = np.quantile(values, 0.5, method="nearest")
-        found = np.quantile(values[draws], 0.5, axis=1, method="nearest")
-    low, high = np.quantile(found, [0.025, 0.975], method="nearest")
-    return dict(zip(names, map(float, (middle, low, high)), strict=True))
-
-
-def _claim(folder: Path, model: StableDiffusion, prompts: Sequence[str]) -> None:
-    """Write down what the rows of a folder are of, or check that it is the same.
-
-    More items may follow those that are known.
-    """
-    marks = [hashlib.sha256(prompt.encode()).hexdigest()[:8] for prompt in prompts]
-    settings = {"model": model.name, "dtype": str(model.dtype), "prompts": marks}
-    path = folder / "settings.json"
-    if path.is_file():
-        known = json.loads(path.read_text())
-        shared = min(len(marks), len(known["prompts"]))
-        for name, value in {**settings, "prompts": marks[:shared]}.items():
-            old = known["prompts"][:shared] if name == "prompts" else known[name]
-            if old != value:
-                raise ValueError(
-                    f"{folder} holds rows of other {name} ({old}, got {value}): go on with the "
-                    "same model and images, or name another folder"
-                )
-        settings["prompts"] = max(marks, known["prompts"], key=len)
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings) + "\n")
-
-
-def _whole(path: Path) -> str:
-    """A file's text up to its last line break: what comes after was cut off by a kill."""
-    text = path.read_text()
-    return text[: text.rfind("\n") + 1]
-
-
-def _mend(path: Path) -> None:
-    if path.is_file() and _whole(path) != path.read_text():
-        path.write_text(_whole(path))
-
-
-def _done(folder: Path, todo: Sequence[Any], columns: Sequence[str]) -> set[tuple]:
-    if not todo:
-        return set()
-    names = [each.name for each in fields(todo[0])]
-    rows = read(folder, columns)[[*names, "image"]].to_dict("records")
-    return {tuple(row[name] for name in [*names, "image"]) for row in rows}
+        estimate = np.quantile(values, 0.5, method="nearest")
+        estimates = np.quantile(resampled, 0.5, axis=1, method="nearest")
+    low, high = np.quantile(estimates, [0.025, 0.975], method="nearest")
+    return dict(zip(names, map(float, (estimate, low, high)), strict=True))

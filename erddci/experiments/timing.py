@@ -1,60 +1,78 @@
-"""What walks cost: seconds, memory and network rows; no inversion is paid for twice."""
+"""What inversion and sampling cost in seconds and memory, and a cache of inversions."""
 
 from __future__ import annotations
 
-import sys
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from erddci.guidance import Condition
-from erddci.inversion import METHODS, invert
 from erddci.model import StableDiffusion
 from erddci.trajectory import Trajectory
 
 
+class Invertible(Protocol):
+    """How an image is inverted, as a part of `EditConfig` or `ReconstructionConfig`."""
+
+    @property
+    def inversion(self) -> Hashable:
+        """What the inversion depends on: a key for caches."""
+        ...
+
+    def invert(self, model: StableDiffusion, x: Tensor, sources: Sequence[str]) -> Trajectory:
+        """Invert latents [B, C, H, W] under their prompts."""
+        ...
+
+
+@dataclass
+class Cost:
+    """Seconds, and on a GPU peak memory in MB; not a number until the block that is timed ends."""
+
+    seconds: float = math.nan
+    peak_mb: float = math.nan
+
+
 @dataclass(frozen=True)
 class CachedInversion:
-    """A path to noise and what it took: seconds of all samples together, and peak memory."""
+    """A trajectory to noise and what it cost, all samples together."""
 
     path: Trajectory
-    seconds: float
-    peak: dict[str, float]
+    cost: Cost
 
 
 def cached_inversion(
-    model: StableDiffusion,
-    x: Tensor,
-    condition: Condition,
-    method: str,
-    steps: int,
-    kept: dict[Any, Any],
-    **options: object,
+    config: Invertible, model: StableDiffusion, x: Tensor, prompts: Sequence[str], cache: dict
 ) -> CachedInversion:
-    """Invert some samples, once for all cases that climb alike.
+    """Invert latents, once for all configurations that invert alike.
 
     Args:
-        kept: inversions of these samples that are known already; a new one is added.
-        options: keyword arguments of the method.
+        cache: of these latents; a new inversion is added.
     """
-    guided = METHODS[method].is_guided(condition, options.get("guided"))
-    # Where guidance is 1 no schedule has an effect.
-    under = (condition.guidance_scale, condition.schedule) if guided else (1.0, None)
-    under = (1.0, None) if under[0] == 1 else under
-    key = ("inversion", method, under, steps, *options.items())
-    if key not in kept:
-        start = synchronized_time(model)
-        with peak_memory(model) as high:
-            path = invert(model, x, condition, method, steps, **options)
-            seconds = synchronized_time(model) - start
-        kept[key] = CachedInversion(path, seconds, high)
-    return kept[key]
+    key = config.inversion
+    if key not in cache:
+        with cost_of(model) as cost:
+            path = config.invert(model, x, prompts)
+        cache[key] = CachedInversion(path, cost)
+    return cache[key]
+
+
+@contextmanager
+def cost_of(model: StableDiffusion) -> Iterator[Cost]:
+    """What a block costs, once it has ended."""
+    on_gpu = model.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(model.device)
+    cost = Cost()
+    start = synchronized_time(model)
+    yield cost
+    cost.seconds = synchronized_time(model) - start
+    if on_gpu:
+        cost.peak_mb = torch.cuda.max_memory_allocated(model.device) / 1e6
 
 
 def synchronized_time(model: StableDiffusion) -> float:
@@ -62,20 +80,3 @@ def synchronized_time(model: StableDiffusion) -> float:
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
     return time.perf_counter()
-
-
-@contextmanager
-def peak_memory(model: StableDiffusion) -> Iterator[dict[str, float]]:
-    """Peak memory in MB while the block runs: of the GPU, or of the process where Linux tells."""
-    found: dict[str, float] = {}
-    high = Path("/proc/self/status")
-    if model.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(model.device)
-    elif sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to what is in use
-    yield found
-    if model.device.type == "cuda":
-        found["peak_mb"] = torch.cuda.max_memory_allocated(model.device) / 1e6
-    elif sys.platform == "linux":
-        line = next(line for line in high.read_text().splitlines() if line.startswith("VmHWM"))
-        found["peak_mb"] = int(line.split()[1]) / 1e3

@@ -16,6 +16,7 @@ from erddci.scenes.scene import (
     FLOORS,
     HELD_OUT_SEEDS,
     Attribute,
+    FirstSeed,
     Scene,
     SceneObject,
     add,
@@ -69,7 +70,9 @@ def examples() -> list[Example]:
     return [_example(kind, before, edit(before)) for kind, before, edit in drawn]
 
 
-def edits(count: int, kinds: tuple[str, ...] = KINDS, start: int = 10_000) -> list[Example]:
+def edits(
+    count: int, kinds: tuple[str, ...] = KINDS, start: int = FirstSeed.EDITS
+) -> list[Example]:
     """`count` held-out scenes, each with one edit drawn at random; the kinds take turns.
 
     An edit changes one attribute of one thing, or the floor; "replace" changes colour and shape
@@ -139,7 +142,7 @@ def _example(name: str, before: Scene, after: Scene) -> Example:
     )
 
 
-def held_out(count: int, start: int = 100) -> list[tuple[Image.Image, str]]:
+def held_out(count: int, start: int = FirstSeed.RECONSTRUCTION) -> list[tuple[Image.Image, str]]:
     """Images and prompts of `count` held-out scenes, for measurements.
 
     Raises:

@@ -7,6 +7,7 @@ into another scene that differs in one attribute, which is what gives every edit
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Literal
 
 import numpy as np
@@ -38,6 +39,18 @@ FLOORS = {
 # Seeds are split once and for all: nothing a model was trained on is ever used to judge it.
 TRAIN_SEEDS = range(0, 1_000_000)
 HELD_OUT_SEEDS = range(1_000_000, 2_000_000)
+
+
+class FirstSeed(IntEnum):
+    """Where in `HELD_OUT_SEEDS` each use starts: no result is on scenes that chose a default."""
+
+    EXAMPLES = 0
+    RECONSTRUCTION = 100
+    EDITS = 10_000
+    DYNAMIC_CONTROL = 30_000
+    EDITING_BENCHMARK = 50_000
+    EVALUATION = 500_000
+
 
 # Every word a caption can hold, in the order of the embedded model's vocabulary.
 WORDS = (

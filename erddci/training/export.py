@@ -19,12 +19,11 @@ from erddci.model import StableDiffusion, load
 from erddci.scenes.captions import tokenizer
 from erddci.scenes.classifier import QUESTIONS, AttributeClassifier, attributes, load_classifier
 from erddci.scenes.render import render
-from erddci.scenes.scene import HELD_OUT_SEEDS, WORDS, caption, sample_scene
+from erddci.scenes.scene import HELD_OUT_SEEDS, WORDS, FirstSeed, caption, sample_scene
 from erddci.training.train import Denoiser, Network
 
 WEIGHTS = Path(__file__).parents[1] / "scenes" / "weights"
 PARTS = ("vae", "denoiser", "classifier")
-EVALUATION_OFFSET = 500_000  # the first of the held-out seeds that judge the model
 
 
 def export(folder: Path, out: Path = WEIGHTS) -> None:
@@ -62,7 +61,7 @@ def evaluate(out: Path = WEIGHTS, scenes: int = 500) -> dict[str, float]:
     classifier = load_classifier(out / "classifier.safetensors")
     drawn = [
         sample_scene(seed)
-        for seed in HELD_OUT_SEEDS[EVALUATION_OFFSET : EVALUATION_OFFSET + scenes]
+        for seed in HELD_OUT_SEEDS[FirstSeed.EVALUATION : FirstSeed.EVALUATION + scenes]
     ]
     truths = [attributes(scene) for scene in drawn]
     images = np.stack([render(scene).image for scene in drawn]) / np.float32(255)
