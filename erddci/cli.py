@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 import erddci
+from erddci.registry import unknown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,15 +23,59 @@ if TYPE_CHECKING:
 # `erddci --help` does not wait for torch.
 
 app = typer.Typer(
-    help="Exact reversible diffusion via dual-chain inversion: see it, test it, trust it.",
+    help="Exact reversible diffusion via dual-chain inversion.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+
+
+def _known(names: Callable[[], Iterable[str]], what: str) -> Callable[[Any], Any]:
+    """A check that an option's values are among names that are read when the command runs."""
+
+    def check(value: str | list[str] | None) -> str | list[str] | None:
+        for each in [value] if isinstance(value, str) else value or []:
+            if each not in names():
+                with _plain_errors():
+                    raise unknown(each, names(), what)
+        return value
+
+    return check
+
+
+def _methods() -> list[str]:
+    return list(erddci.METHODS)
+
+
+def _editors() -> list[str]:
+    from erddci.editing import SDEDIT
+
+    return [*erddci.METHODS, SDEDIT]
+
+
+def _controls() -> list[str]:
+    from erddci.controls import CONTROLS
+
+    return list(CONTROLS)
+
 
 ModelOption = Annotated[
     str, typer.Option("--model", help="'scenes', a folder, or a hub id of Stable Diffusion 1 or 2")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
+StepsOption = Annotated[int, typer.Option(help="number of DDIM steps")]
+
+
+@app.callback()
+def say_warnings_once() -> None:
+    """Print each warning as one line, once, without the line of code that it came from."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: object) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            typer.echo(f"warning: {message}", err=True)
+
+    warnings.showwarning = show
 
 
 @app.command()
@@ -74,12 +120,24 @@ def notebooks(
 
 
 @app.command()
+def methods() -> None:
+    """List the inversion methods: how exact they are, what they store and cost."""
+    for name, method in erddci.METHODS.items():
+        inversion, sampling = method.nfe(50, 1)
+        cost = f"NFE {inversion:4d} + {sampling:3d} in 50 steps at w = 1"
+        typer.echo(f"{name:<16} {method.reversible:<27} {cost}  {method.source}")
+
+
+@app.command()
 def reconstruct(
     image: Annotated[Path, typer.Argument(help="an image")],
     prompt: Annotated[str, typer.Option(help="what the image shows")] = "",
-    method: Annotated[str, typer.Option(help="an inversion method")] = "dual-chain",
-    steps: Annotated[int, typer.Option(help="DDIM steps")] = 50,
-    guidance_scale: Annotated[float, typer.Option(help="on the way back; 1 is unguided")] = 1.0,
+    method: Annotated[
+        str,
+        typer.Option(help="see `erddci methods`", callback=_known(_methods, "method")),
+    ] = "dual-chain",
+    steps: StepsOption = 50,
+    guidance_scale: Annotated[float, typer.Option(help="of sampling; 1 is unguided")] = 1.0,
     guided: Annotated[
         bool | None,
         typer.Option(
@@ -90,14 +148,14 @@ def reconstruct(
     device: DeviceOption = "auto",
     out: Annotated[Path | None, typer.Option(help="where to save the reconstruction")] = None,
 ) -> None:
-    """Invert an image, walk back, and measure what came back against both references."""
+    """Invert an image, reconstruct it, and measure it against both references."""
     with _plain_errors():
         config = erddci.experiments.ReconstructionConfig(
             method, steps, guidance_scale, guided=guided
         )
         loaded = erddci.load(model, device)
         result, reconstruction = erddci.experiments.reconstruct_one(loaded, image, prompt, config)
-        _tell(result, reconstruction, out)
+        _report(result, reconstruction, out)
 
 
 @app.command()
@@ -105,48 +163,67 @@ def edit(
     image: Annotated[Path, typer.Argument(help="an image")],
     target: Annotated[str, typer.Option(help="what the image is to show")],
     source: Annotated[str, typer.Option(help="what the image shows")] = "",
-    method: Annotated[str, typer.Option(help="an inversion method")] = "dual-chain",
+    method: Annotated[
+        str,
+        typer.Option(help="see `erddci methods`, or sdedit", callback=_known(_editors, "method")),
+    ] = "dual-chain",
     control: Annotated[
-        str, typer.Option(help="of attention: none, refine, replace, masactrl or plug-and-play")
-    ] = "refine",
-    steps: Annotated[int, typer.Option(help="DDIM steps")] = 50,
+        str,
+        typer.Option(
+            help="attention control: none, refine, replace, masactrl or plug-and-play",
+            callback=_known(_controls, "control"),
+        ),
+    ] = "none",
+    steps: StepsOption = 50,
     guidance_scale: Annotated[float, typer.Option(help="1 is unguided")] = 7.5,
-    strength: Annotated[float, typer.Option(help="share of the walk that is walked again")] = 1.0,
-    schedule: Annotated[
-        bool, typer.Option("--dynamic/--constant", help="how guidance goes over the walk")
+    dynamic: Annotated[
+        bool,
+        typer.Option("--dynamic/--constant", help="guidance by the default schedule, or constant"),
     ] = True,
+    cross_until: Annotated[
+        float, typer.Option(help="progress up to which cross-attention is the source's")
+    ] = 0.4,
+    self_until: Annotated[
+        float, typer.Option(help="progress up to which self-attention is the source's")
+    ] = 0.2,
     blend: Annotated[
-        bool, typer.Option(help="change only what the changed words look at")
+        bool, typer.Option(help="change only what the changed words attend to")
     ] = False,
+    strength: Annotated[float, typer.Option(help="share of the steps that are sampled")] = 1.0,
     model: ModelOption = "scenes",
     device: DeviceOption = "auto",
     out: Annotated[Path | None, typer.Option(help="where to save the edited image")] = None,
 ) -> None:
-    """Invert an image, walk back under another prompt, and measure the source beside it."""
-    from erddci.editing import EditConfig
-
+    """Invert an image, sample under another prompt, and measure the source's reconstruction."""
     with _plain_errors():
-        config = EditConfig(
+        config = erddci.EditConfig(
             method=method,
             control=control,
             guidance_scale=guidance_scale,
-            schedule=erddci.DEFAULT_SCHEDULE if schedule else None,
+            schedule=erddci.DEFAULT_SCHEDULE if dynamic else None,
             steps=steps,
+            cross_until=cross_until,
+            self_until=self_until,
             blend=blend,
             strength=strength,
         )
         loaded = erddci.load(model, device)
         result, edited = erddci.experiments.edit_one(loaded, image, source, target, config)
-        _tell(result, edited, out)
+        _report(result, edited, out)
 
 
-def _tell(result: dict[str, float], image: Image, out: Path | None) -> None:
+def _report(result: dict[str, float], image: Image, out: Path | None) -> None:
     """Print measures, and save an image."""
     for name, value in result.items():
-        typer.echo(f"{name:<12} {value:.6g}")
+        typer.echo(f"{name:<14} {value:.6g}")
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        image.save(out)
+        partial = out.with_name(f".{out.name}.partial{out.suffix}")
+        try:
+            image.save(partial)
+            partial.replace(out)
+        finally:
+            partial.unlink(missing_ok=True)
         typer.echo(out)
 
 
@@ -156,17 +233,20 @@ app.add_typer(benchmark, name="benchmark")
 
 @benchmark.command()
 def reconstruction(
-    folder: Annotated[Path, typer.Argument(help="where rows go; a stopped run goes on there")],
+    folder: Annotated[Path, typer.Argument(help="output folder; resumes if it holds rows")],
     profile: Annotated[str, typer.Option(help="small, table, steps or full")] = "small",
-    methods: Annotated[list[str] | None, typer.Option(help="all by default")] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(help="all by default", callback=_known(_methods, "method")),
+    ] = None,
     scales: Annotated[list[float] | None, typer.Option(help="guidance scales")] = None,
     steps: Annotated[list[int] | None, typer.Option(help="numbers of DDIM steps")] = None,
     scenes: Annotated[int | None, typer.Option(help="held-out scenes")] = None,
-    batch: Annotated[int, typer.Option(help="images walked together")] = 4,
+    batch: Annotated[int, typer.Option(help="images in one batch")] = 4,
     model: ModelOption = "scenes",
     device: DeviceOption = "auto",
 ) -> None:
-    """Bring held-out scenes back by every method.
+    """Reconstruct held-out scenes by every method.
 
     On several GPUs, or CPU processes: accelerate launch --multi_gpu --num_processes 2 -m erddci …
     """
@@ -178,12 +258,12 @@ def reconstruction(
 
 @benchmark.command()
 def editing(
-    folder: Annotated[Path, typer.Argument(help="where rows go; a stopped run goes on there")],
+    folder: Annotated[Path, typer.Argument(help="output folder; resumes if it holds rows")],
     profile: Annotated[str, typer.Option(help="small, table, controls, sweep or full")] = "small",
     scales: Annotated[list[float] | None, typer.Option(help="guidance scales")] = None,
     steps: Annotated[list[int] | None, typer.Option(help="numbers of DDIM steps")] = None,
     scenes: Annotated[int | None, typer.Option(help="held-out scenes")] = None,
-    batch: Annotated[int, typer.Option(help="scenes walked together")] = 8,
+    batch: Annotated[int, typer.Option(help="scenes in one batch")] = 8,
     model: ModelOption = "scenes",
     device: DeviceOption = "auto",
 ) -> None:
@@ -235,7 +315,7 @@ def speed(
 
 
 train = typer.Typer(
-    help="Train the embedded model part by part: vae, denoiser, reader; then publish and judge.",
+    help="Train the embedded model: vae, denoiser, classifier; then export and evaluate.",
     no_args_is_help=True,
 )
 app.add_typer(train, name="train")
@@ -257,7 +337,7 @@ def denoiser(folder: Work = Path("training"), steps: int = 5600) -> None:
 
 @train.command()
 def classifier(folder: Work = Path("training"), steps: int = 1200) -> None:
-    """Train the scene reader, or go on from its checkpoint."""
+    """Train the attribute classifier, or go on from its checkpoint."""
     erddci.training.train.train_classifier(folder, steps)
 
 
@@ -275,7 +355,7 @@ def export(folder: Work = Path("training"), out: Weights = None) -> None:
 @train.command()
 def evaluate(
     out: Weights = None,
-    scenes: Annotated[int, typer.Option(help="held-out scenes to judge on")] = 500,
+    scenes: Annotated[int, typer.Option(help="held-out scenes to evaluate on")] = 500,
 ) -> None:
     """Measure saved weights on held-out scenes, and write their model card."""
     with _plain_errors():
@@ -317,8 +397,18 @@ def _plain_errors() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "erddci").split(".")[0] == "erddci":
             raise
-        typer.echo(f"error: {error}: pip install 'erddci[notebooks]'", err=True)
-        raise typer.Exit(1) from error
-    except (ValueError, FileNotFoundError, ConnectionError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
+        _fail(f"{error}: pip install 'erddci[notebooks]'", error)
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        _fail(f"{error.strerror}{place}" if error.strerror else str(error), error)
+    except (ValueError, MemoryError) as error:
+        _fail(str(error) or "out of memory: take a smaller batch or fewer steps", error)
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        _fail(f"{error}: take a smaller batch, or another device".splitlines()[0], error)
+
+
+def _fail(message: str, error: BaseException) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(1) from error

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from erddci.attention import AttentionState, Control
-from erddci.controls import AttentionStore, LocalBlend, make_control
+from erddci.controls import CONTROLS, AttentionStore, LocalBlend, make_control
 from erddci.guidance import (
     DEFAULT_SCHEDULE,
     Condition,
@@ -34,7 +34,7 @@ from erddci.inversion import (
     reconstruct,
 )
 from erddci.masks import MaskInput, latent_mask
-from erddci.methods import Callback, identity
+from erddci.methods import TIMESTEP_SHIFT, Callback, identity
 from erddci.notices import notify
 from erddci.registry import lookup, unknown
 from erddci.trajectory import Trajectory
@@ -242,6 +242,14 @@ class EditConfig:
     evaluate_at: Literal["shifted", "target"] = "shifted"
     timestep: Literal["next", "current"] = "next"
 
+    def __post_init__(self) -> None:
+        lookup(dict.fromkeys([*METHODS, SDEDIT]), self.method, "method")
+        lookup(dict.fromkeys(CONTROLS), self.control, "control")
+        lookup(dict.fromkeys(EVALUATION_POINTS), self.evaluate_at, "evaluate_at")
+        lookup(TIMESTEP_SHIFT, self.timestep, "timestep")
+        if not 0 < self.strength <= 1:
+            raise ValueError(f"expected strength in (0, 1], got {self.strength}")
+
     @property
     def inverts_guided(self) -> bool:
         """Whether the inversion is under the guidance of the targets too."""
@@ -280,15 +288,26 @@ class EditConfig:
         targets: Sequence[str],
     ) -> Edit:
         """Edit along a trajectory of `invert` towards the target prompts, one for each source."""
+        target, control, blend = self._prepare(model, sources, targets)
+        path = path.with_strength(self.strength)
+        return edit(model, path, target, control, blend=blend, evaluate_at=self.evaluate_at)
+
+    def check(
+        self, model: LatentDiffusion, sources: Sequence[str], targets: Sequence[str]
+    ) -> None:
+        """Raise what `edit` would raise for these prompts, before anything is inverted."""
+        self._prepare(model, sources, targets)
+
+    def _prepare(
+        self, model: LatentDiffusion, sources: Sequence[str], targets: Sequence[str]
+    ) -> tuple[Condition, Control | None, LocalBlend | None]:
         control = make_control(
             self.control, model.tokenizer, sources, targets, self.cross_until, self.self_until
         )
         blend = None
         if self.blend:
             blend = LocalBlend.from_prompts(model.tokenizer, sources, targets, self.threshold)
-        target = self._guide(model.condition(list(targets)))
-        path = path.with_strength(self.strength)
-        return edit(model, path, target, control, blend=blend, evaluate_at=self.evaluate_at)
+        return self._guide(model.condition(list(targets))), control, blend
 
     def max_nfe(self) -> tuple[float, float]:
         """Function evaluations for one image, at most: inversion; edit and source beside it."""

@@ -8,7 +8,7 @@ round trips of their true answers, means and standard errors; 10 steps.
 from erddci import experiments, plots
 from erddci.scenes.examples import edits, held_out
 from erddci.scenes.scene import FirstSeed
-from erddci.workbook.figures import kept
+from erddci.workbook.figures import cached_table
 
 NAME = "fig05_dynamic_control"
 # What inverts guided comes back exactly, so two of its forms are enough for that.
@@ -33,7 +33,7 @@ def draw(model, images=8, scenes=16, steps=10):
         return experiments.edit_sweep(model, drawn, (1, 3, 5, 7.5, 15), steps, EDITED)
 
     tables = {
-        "reconstruction": kept(model, NAME, "reconstruction", reconstruction),
-        "edits": kept(model, NAME, "edits", edited),
+        "reconstruction": cached_table(model, NAME, "reconstruction", reconstruction),
+        "edits": cached_table(model, NAME, "edits", edited),
     }
     return plots.guidance_sweep(*tables.values()), tables

@@ -1,4 +1,4 @@
-"""Edits against their true answers: what was done and kept, at what cost, and for which kind.
+"""Edits against their true answers: accuracy, preservation, and cost, by kind of edit.
 
 Means of the rows of `table_editing`, with bootstrap 95 % intervals.
 """

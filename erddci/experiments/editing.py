@@ -40,6 +40,7 @@ def edit_one(
     Args:
         source, target: what the image shows, and what it is to show.
     """
+    config.check(model, [source], [target])
     inputs = read_inputs(model, [image])
     path = config.invert(model, inputs.x, [source])
     edited = config.edit(model, path, [source], [target])

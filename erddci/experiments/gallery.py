@@ -122,7 +122,7 @@ def injection_sweep(
             config, control=control, cross_until=cross_until, self_until=self_until
         )
     edited, rows = measure_edits(model, scenes, configs)
-    images = {pair: edited[_Injected(*pair)] for pair in product(shares, repeat=2)}
+    images = {(c, s): edited[_Injected(c, s)] for c, s in product(shares, repeat=2)}
     return images, rows.drop(columns=list(NFE))
 
 

@@ -68,7 +68,7 @@ class RowStore:
             ValueError: the folder holds rows of another model or of other items.
         """
         marks = [hashlib.sha256(item.encode()).hexdigest()[:8] for item in items]
-        settings = {"model": model.name, "dtype": str(model.dtype)}
+        settings: dict[str, Any] = {"model": model.name, "dtype": str(model.dtype)}
         path = self.folder / "settings.json"
         known = json.loads(path.read_text()) if path.is_file() else settings | {"prompts": []}
         shared = min(len(marks), len(known["prompts"]))
