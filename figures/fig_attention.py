@@ -9,6 +9,7 @@ import pandas as pd
 from erddci import edit, experiments, plots
 from erddci.controls import AttentionStore
 from erddci.editing import EditConfig
+from erddci.prompts import word_maps
 from erddci.scenes.examples import examples
 
 WORDS = "pink green shiny cone sphere yellow matte cube brown floor".split()
@@ -25,7 +26,7 @@ def draw(model, guidance_scale=7.5, steps=20, words=WORDS):
     images = {"source": model.decode(path.x0)[0], "target": model.decode(edited.x0)[0]}
     prompts = {"source": scene.source, "target": scene.target}
     maps = {
-        whose: experiments.word_maps(model.tokenizer, prompt, edited.attention.maps(whose), words)
+        whose: word_maps(model.tokenizer, prompt, edited.attention.maps(whose), words)
         for whose, prompt in prompts.items()
     }
     table = pd.DataFrame(

@@ -17,7 +17,6 @@ from erddci.inversion import APPROXIMATE, EXACT, STORED, invert, reconstruct
 from erddci.methods import dual_chain
 from erddci.metrics import compare
 from erddci.scenes import examples as data
-from erddci.scenes.captions import tokenizer
 from erddci.scenes.classifier import attributes
 
 
@@ -252,20 +251,6 @@ def test_injection_sweep_starts_at_no_control(scenes, one_edit):
     free = experiments.edit_scenes(scenes, [one_edit], path, config)
     np.testing.assert_allclose(images[0, 0], free, atol=1e-5)
     assert all(np.abs(images[pair] - free).max() > 1e-3 for pair in list(images)[1:])
-
-
-def test_word_maps_are_those_of_the_words_in_order():
-    prompt = "a red cube left of a blue cube on a grey floor"
-    maps = torch.arange(tokenizer().model_max_length)[None, :, None, None] * torch.ones(1, 1, 2, 2)
-    found = experiments.word_maps(tokenizer(), prompt, maps)
-    assert [word for word, _ in found] == prompt.split()
-    assert [attended[0, 0] for _, attended in found] == list(range(1, 13))
-    chosen = experiments.word_maps(tokenizer(), prompt, maps, ["cube", "blue"])
-    assert [(word, attended[0, 0]) for word, attended in chosen] == [
-        ("cube", 3),
-        ("blue", 7),
-        ("cube", 8),
-    ]
 
 
 def test_no_name_of_the_package_hides_a_module_of_it():

@@ -20,7 +20,6 @@ from erddci.experiments.gallery import (
     edit_scenes,
     injection_sweep,
     invert_scenes,
-    word_maps,
 )
 from erddci.experiments.guidance import BASELINES, FORMS, SETTINGS, edit_sweep, guidance_sweep
 from erddci.experiments.measures import (
@@ -119,5 +118,4 @@ __all__ = [
     "step_size",
     "throughput",
     "vae_floor",
-    "word_maps",
 ]

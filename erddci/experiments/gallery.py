@@ -1,22 +1,18 @@
-"""Edits side by side with what they should look like, and where words attend."""
+"""Edits side by side with what they should look like."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
-from transformers import CLIPTokenizer
 
 from erddci.editing import EditConfig
 from erddci.experiments.editing import edit_images, true_answers
 from erddci.experiments.measures import TRUTH, edit_rows
 from erddci.experiments.sweep import sweep
 from erddci.model import StableDiffusion
-from erddci.prompts import words_of
 from erddci.scenes.examples import Example
 from erddci.trajectory import Trajectory
 
@@ -115,29 +111,13 @@ def injection_sweep(
         "self_until" and the columns of `edit_measures`.
     """
     config = config or EditConfig(control="refine", steps=20)
+    pairs = [(cross_until, self_until) for cross_until in shares for self_until in shares]
     configs: dict[Hashable, EditConfig] = {}
-    for cross_until, self_until in product(shares, repeat=2):
+    for cross_until, self_until in pairs:
         control = config.control if cross_until or self_until else "none"
         configs[_Injected(cross_until, self_until)] = replace(
             config, control=control, cross_until=cross_until, self_until=self_until
         )
     edited, rows = measure_edits(model, scenes, configs)
-    images = {(c, s): edited[_Injected(c, s)] for c, s in product(shares, repeat=2)}
+    images = {pair: edited[_Injected(*pair)] for pair in pairs}
     return images, rows.drop(columns=list(NFE))
-
-
-def word_maps(
-    tokenizer: CLIPTokenizer, prompt: str, maps: Tensor, words: Iterable[str] | None = None
-) -> list[tuple[str, np.ndarray]]:
-    """Where the words of a prompt attend, in order: the sum of the maps of each one's tokens.
-
-    Args:
-        maps: one map a token [1, L, H, W], from `erddci.attention.AttentionState.maps`.
-        words: those to keep; all by default.
-    """
-    wanted = None if words is None else set(words)
-    return [
-        (word, maps[0, tokens].sum(0).cpu().numpy())
-        for word, tokens in words_of(tokenizer, prompt).values()
-        if wanted is None or word in wanted
-    ]
