@@ -72,7 +72,7 @@ def test_imports_point_down(module):
         "import erddci; dir(erddci)",
         "from erddci.cli import app; app(['--help'], standalone_mode=False)",
         "from erddci.workbook import doctor; next(doctor.report())",
-        "from erddci import workbook; workbook.check(1, 1)",
+        'from erddci import workbook; workbook.check("03-1", 1)',
     ],
 )
 def test_torch_is_imported_when_it_is_needed(code):

@@ -1,16 +1,18 @@
 """The notebooks keep the rules of the course, and run."""
 
 import ast
+import json
 import re
 import statistics
 from functools import cache
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 
 from erddci import workbook
-from erddci.workbook import notebooks
+from erddci.workbook import exercises, notebooks
 from erddci.workbook.notebooks import NOTEBOOKS
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -136,7 +138,7 @@ def test_cells_are_short(path):
 def test_words_for_every_line(path):
     said = sum(len(words(cell.source)) for cell in cells(path, "markdown"))
     written = sum(len(lines(cell)) for cell in cells(path, "code"))
-    assert 6 <= said / written <= 12
+    assert 6 <= said / written <= 16
 
 
 @each_notebook
@@ -201,7 +203,43 @@ def test_exercises(path):
         before = cells(path)[cells(path).index(cell) - 1]
         assert "Solution (folded)" in before.source
         assert cell.metadata.jupyter.source_hidden
-        assert "answer" not in cell.source and "workbook.check(solution," in cell.source
+        assert "answer" not in cell.source
+
+
+def checks(cell):
+    """The calls of `workbook.check` in a cell."""
+    calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+    return [call for call in calls if ast.unparse(call.func) == "workbook.check"]
+
+
+@each_notebook
+def test_answers_are_not_on_the_page(path):
+    names = []
+    for cell in cells(path, "code"):
+        solves = cell in tagged(path, "solution")
+        for call in checks(cell):
+            assert not call.keywords and len(call.args) == 2, f"{cell.id}: nothing but the answer"
+            exercise, answer = call.args
+            assert isinstance(exercise, ast.Constant) and isinstance(exercise.value, str)
+            assert ast.unparse(answer) == ("solution" if solves else "answer")
+            names.append((exercise.value, solves))
+        if checks(cell) and not solves:
+            assert len(lines(cell)) == 1, f"{cell.id}: a check says nothing of the answer"
+        if solves:
+            assert not cell.outputs, f"{cell.id}: save without the output of a solution"
+            assert checks(cell), f"{cell.id}: check the solution"
+    numbers = [f"{path.stem[:2]}-{n}" for n in range(1, len(names) // 2 + 1)]
+    assert names == [(number, solves) for number in numbers for solves in (False, True)]
+
+
+def test_every_exercise_has_an_answer():
+    found = {
+        call.args[0].value
+        for path in PATHS
+        for cell in cells(path, "code")
+        for call in checks(cell)
+    }
+    assert found == set(json.loads(exercises.ANSWERS.read_text()))
 
 
 @each_notebook
@@ -297,7 +335,83 @@ def test_progress_bars_are_not_saved(tmp_path):
     assert result.data == {"text/plain": "3"}
 
 
-@pytest.mark.parametrize(("answer", "said"), [(None, "no answer"), (1.005, "✓"), (1.02, "✗")])
-def test_check_of_an_answer(answer, said, capsys):
-    workbook.check(answer, 1.0)
-    assert said in capsys.readouterr().out
+def test_solutions_are_not_saved(tmp_path):
+    path = write(tmp_path / "00_solved.ipynb", "print('seen')", "print('unseen')")
+    notebook = nbformat.read(path, 4)
+    notebook.cells[1].metadata.tags = ["solution"]
+    nbformat.write(notebook, path)
+    notebooks.execute(path, tmp_path / "out", save=True)
+    first, second = nbformat.read(path, 4).cells
+    assert first.outputs[0].text == "seen\n" and not second.outputs
+
+
+# How answers are checked.
+
+
+@pytest.fixture
+def answers(tmp_path, monkeypatch):
+    """A table of answers of its own, with some exercises."""
+    monkeypatch.setattr(exercises, "ANSWERS", tmp_path / "answers.json")
+    exercises.record("measured", 33.04)
+    exercises.record("share", 0.745)
+    exercises.record("count", 19, tolerance=0)
+    exercises.record("nothing", 0)
+    return exercises.ANSWERS
+
+
+@pytest.mark.parametrize(
+    ("exercise", "answer", "said"),
+    [
+        ("measured", None, exercises.NO_ANSWER),
+        ("measured", 33.04, exercises.RIGHT),
+        ("measured", 33.2, exercises.RIGHT),
+        ("measured", 32.8, exercises.RIGHT),
+        ("measured", 33.9, exercises.WRONG),
+        ("measured", 32.2, exercises.WRONG),
+        ("measured", -33.04, exercises.SIGN),
+        ("share", 74.5, exercises.UNIT),
+        ("share", 0.745, exercises.RIGHT),
+        ("count", 19, exercises.RIGHT),
+        ("count", 20, exercises.WRONG),
+        ("count", 19.01, exercises.WRONG),
+        ("nothing", 0, exercises.RIGHT),
+        ("nothing", 0.5, exercises.WRONG),
+    ],
+)
+def test_check_of_an_answer(exercise, answer, said, answers, capsys):
+    workbook.check(exercise, answer)
+    assert capsys.readouterr().out == said + "\n"
+    assert not re.search(r"\d", said), "a message that prints numbers may print the answer"
+
+
+def test_every_answer_within_the_tolerance_is_right(answers, capsys):
+    for error in np.linspace(-0.0099, 0.0099, 50):
+        for sign in (1, -1):
+            exercises.record("any", sign * 7.3)
+            workbook.check("any", sign * 7.3 * (1 + error))
+            workbook.check("any", sign * 7.3 * (1 + 3 * np.sign(error) * 0.01))
+            right, wrong = capsys.readouterr().out.splitlines()
+            assert (right, wrong) == (exercises.RIGHT, exercises.WRONG)
+
+
+def test_the_table_shows_no_answer(answers):
+    for number in ("33", "745", "19"):
+        assert f" {number}" not in answers.read_text()
+
+
+def test_check_of_what_is_no_answer(answers):
+    with pytest.raises(ValueError, match="expected a finite number as answer, got 'twelve'"):
+        workbook.check("measured", "twelve")
+    with pytest.raises(ValueError, match="expected a finite number"):
+        workbook.check("measured", float("nan"))
+    with pytest.raises(ValueError, match="unknown exercise 'mesured'.*did you mean 'measured'"):
+        workbook.check("mesured", 1)
+
+
+def test_recorded_answers_are_right(answers, capsys, monkeypatch):
+    monkeypatch.setenv(exercises.RECORD, "1")
+    workbook.check("measured", 12.5)
+    monkeypatch.delenv(exercises.RECORD)
+    workbook.check("measured", 12.5)
+    workbook.check("measured", 33.04)
+    assert capsys.readouterr().out.splitlines()[1:] == [exercises.RIGHT, exercises.WRONG]

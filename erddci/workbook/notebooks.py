@@ -39,7 +39,7 @@ def execute(
 
     It runs on this very interpreter, whatever kernels the machine lists.  Interactive views are
     left out (`live` is false) and progress bars are silent.  With `save`, the outputs are also
-    written into the notebook itself, and nothing else of it changes.
+    written into the notebook itself, but for those of solutions, and nothing else of it changes.
 
     Raises:
         NotebookError: a cell failed, or the kernel died; the copy shows where.
@@ -107,7 +107,9 @@ def _keep_outputs(path: Path, executed: Path) -> None:
     outputs = {cell.id: cell for cell in copy.cells if cell.cell_type == "code"}
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [o for o in outputs[cell.id].outputs if not _is_progress(o)]
+            hidden = "solution" in cell.metadata.get("tags", ())
+            found = [] if hidden else outputs[cell.id].outputs
+            cell.outputs = [o for o in found if not _is_progress(o)]
             cell.execution_count = outputs[cell.id].execution_count
     # A notebook that is there is whole: an interruption leaves only the partial one.
     partial = path.with_name(f".{path.name}.partial")
