@@ -112,7 +112,9 @@ class Grid:
         Raises:
             ValueError: `steps` is not between 1 and the number of training timesteps.
         """
-        scheduler = DDIMScheduler.from_config(config)
+        # What is written counts: of its private settings, one would bring defaults back.
+        written = {name: value for name, value in config.items() if not name.startswith("_")}
+        scheduler = DDIMScheduler.from_config(written)
         most = scheduler.config.num_train_timesteps  # type: ignore[attr-defined]
         if not 1 <= steps <= most:
             raise ValueError(f"expected between 1 and {most} steps, got {steps}")
@@ -121,7 +123,7 @@ class Grid:
         t = scheduler.timesteps[:steps].flip(0)
         # steps_offset can push the last timestep of a very fine grid past the end.
         t = t.clamp(max=most - 1)
-        alphas = scheduler.alphas_cumprod[t].double()
+        alphas = cumulative_alphas(scheduler)[t]
         image = scheduler.final_alpha_cumprod.double()
         return cls(torch.cat([torch.zeros(1, dtype=t.dtype), t]), torch.cat([image[None], alphas]))
 
@@ -160,6 +162,19 @@ class Grid:
     def sampling_nodes(self) -> Iterable[int]:
         """The nodes where the steps from noise to the image start, N…1, with a progress bar."""
         return _bar(range(self.num_steps, 0, -1), "to image")
+
+
+def cumulative_alphas(scheduler: DDIMScheduler) -> Tensor:
+    """ᾱ at every training timestep [T], float64, all above 0.
+
+    A schedule of zero terminal SNR ends at ᾱ = 0, where nothing is left to divide by.  The 2⁻²⁴
+    in its place, σ = 4096, is that of diffusers' `EulerDiscreteScheduler`.
+
+    Source: zero terminal SNR from Lin et al. 2023 (2305.08891).
+    """
+    alphas = scheduler.alphas_cumprod.double()
+    least = alphas[alphas > 0].min().clamp(max=2**-24)
+    return torch.where(alphas == 0, least, alphas)
 
 
 def stable_diffusion_scheduler() -> DDIMScheduler:

@@ -4,10 +4,16 @@ import threading
 
 import pytest
 import torch
-from diffusers import DDIMInverseScheduler, DDIMScheduler
+from diffusers import DDIMInverseScheduler, DDIMScheduler, EulerDiscreteScheduler
 from tqdm import tqdm
 
-from erddci.grid import Grid, ddim_step, stable_diffusion_scheduler, to_epsilon
+from erddci.grid import (
+    Grid,
+    cumulative_alphas,
+    ddim_step,
+    stable_diffusion_scheduler,
+    to_epsilon,
+)
 
 # Steps, and how a scheduler ends at the image.  With more than 500 steps and an offset, the last
 # step of diffusers ends at timestep 0, not at the final alpha that the scheduler has for it.
@@ -103,6 +109,44 @@ def test_trailing_walk_equals_ddim_scheduler():
 
 def test_last_timestep_never_leaves_the_schedule():
     assert grid_of(stable_diffusion_scheduler(), 1000).t[-1] == 999
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("count", [1, 2, 10, 1000])
+def test_every_number_of_steps_has_as_many_nodes(spacing, count):
+    # DDIMScheduler itself lists 62 timesteps for 61 trailing steps, the last of them -1.
+    config = dict(stable_diffusion_scheduler().config)
+    config |= {"num_train_timesteps": count, "timestep_spacing": spacing, "steps_offset": 0}
+    for steps in range(1, count + 1, 3 if count == 1000 else 1):
+        grid = Grid.from_scheduler(config, steps)
+        assert grid.num_steps == steps
+        assert grid.t[1] >= 0 and grid.t[-1] < count and (grid.t[1:].diff() > 0).all()
+
+
+@pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("beta_schedule", ["scaled_linear", "linear", "squaredcos_cap_v2"])
+def test_zero_terminal_snr_ends_just_above_zero(spacing, beta_schedule):
+    scheduler = schedule(
+        EulerDiscreteScheduler,
+        10,
+        beta_schedule=beta_schedule,
+        timestep_spacing=spacing,
+        rescale_betas_zero_snr=True,
+    )
+    mine = cumulative_alphas(DDIMScheduler.from_config(scheduler.config))
+    torch.testing.assert_close(mine[:-1], scheduler.alphas_cumprod[:-1], rtol=1e-6, atol=0)
+    assert mine[-1] == min(2**-24, mine[-2])
+    grid = grid_of(scheduler, 10)
+    assert (grid.alphas[-1] == mine[-1]) == (spacing != "leading")
+
+
+def test_alphas_above_zero_are_left_as_they_are():
+    scheduler = stable_diffusion_scheduler()
+    assert torch.equal(cumulative_alphas(scheduler), scheduler.alphas_cumprod.double())
+    cosine = DDIMScheduler(beta_schedule="squaredcos_cap_v2")
+    assert cosine.alphas_cumprod[-1] < 2**-24
+    assert torch.equal(cumulative_alphas(cosine), cosine.alphas_cumprod.double())
 
 
 def test_step_between_coinciding_nodes_does_nothing():
