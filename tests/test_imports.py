@@ -29,10 +29,11 @@ LAYERS = {
     "metrics": ("images", "metrics"),
     "toy": ("grid", "guidance"),
     "scenes": ("scenes",),
+    "identity": (),
     "prompts": (),
     "attention": (),
     "controls": ("attention", "prompts"),
-    "model": ("grid", "guidance", "images", "attention"),
+    "model": ("grid", "guidance", "images", "attention", "identity"),
     "training": ("training", "scenes", "grid", "metrics", "model"),
 }
 LAYERS["editing"] = tuple(set(LAYERS) - {"metrics", "scenes", "toy", "model", "training"})
