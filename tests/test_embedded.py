@@ -9,12 +9,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 import erddci
+from erddci.checkpoint.hub import EMBEDDED
 from erddci.guidance import Condition
 from erddci.images import ImageChanged
 from erddci.metrics import lpips as lpips_module
 from erddci.metrics import psnr, ssim
 from erddci.metrics.lpips import lpips
-from erddci.model import EMBEDDED
 from erddci.scenes.classifier import attributes, load_classifier
 from erddci.scenes.examples import held_out
 from erddci.scenes.render import render

@@ -29,11 +29,12 @@ LAYERS = {
     "metrics": ("images", "metrics"),
     "toy": ("grid", "guidance"),
     "scenes": ("scenes",),
+    "checkpoint": ("checkpoint",),
     "identity": (),
     "prompts": (),
     "attention": (),
     "controls": ("attention", "prompts"),
-    "model": ("grid", "guidance", "images", "attention", "identity"),
+    "model": ("grid", "guidance", "images", "attention", "checkpoint", "identity"),
     "training": ("training", "scenes", "grid", "metrics", "model"),
 }
 LAYERS["editing"] = tuple(set(LAYERS) - {"metrics", "scenes", "toy", "model", "training"})

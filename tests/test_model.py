@@ -13,7 +13,6 @@ from PIL import Image
 
 import erddci
 from erddci.images import ImageChanged
-from erddci.model import MOVED
 
 PROMPT, OTHER = "a small red matte cube on a teal floor", "a large blue sphere"
 
@@ -197,49 +196,7 @@ def test_a_tokenizer_without_a_word_list_takes_any_word(copied):
     assert erddci.load(copied, device="cpu").condition("are").text.shape == (1, 24, 16)
 
 
-# What cannot be loaded.
-
-
-@pytest.mark.parametrize("name", ["nope", "./no/folder"])
-def test_an_unknown_name_says_what_there_is(name):
-    with pytest.raises(ValueError, match="expected 'scenes' for the embedded one, a folder, or"):
-        erddci.load(name, device="cpu")
-
-
-def test_a_hub_id_out_of_reach_says_so():
-    with pytest.raises(ValueError, match="no model 'nobody/nothing'.*needs a network"):
-        erddci.load("nobody/nothing", device="cpu")
-
-
-@pytest.mark.parametrize("name", MOVED)
-def test_a_withdrawn_hub_id_names_its_replacement(name):
-    with pytest.raises(ValueError, match=f"withdrawn from the hub: load '{MOVED[name]}'"):
-        erddci.load(name, device="cpu")
-
-
-def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds no whole model"):
-        erddci.load(tmp_path, device="cpu")
-
-
-def test_another_kind_of_pipeline_is_refused(copied):
-    edit(copied / "model_index.json", _class_name="FluxPipeline")
-    with pytest.raises(ValueError, match="is a FluxPipeline: expected a StableDiffusionPipeline"):
-        erddci.load(copied, device="cpu")
-
-
-@pytest.mark.parametrize("part", ["vae", "unet", "text_encoder", "tokenizer", "scheduler"])
-def test_a_folder_without_a_part_is_refused(copied, part):
-    shutil.rmtree(copied / part)
-    with pytest.raises(ValueError, match="holds no whole model"):
-        erddci.load(copied, device="cpu")
-
-
-def test_a_file_cut_short_is_refused(copied):
-    weights = copied / "unet" / "diffusion_pytorch_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(ValueError, match="holds no whole model"):
-        erddci.load(copied, device="cpu")
+# What it is, besides a label: tests/test_identity.py.
 
 
 def test_a_path_of_other_weights_is_refused(tiny, copied, latents):

@@ -7,10 +7,14 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 import erddci
+
+if TYPE_CHECKING:
+    from erddci.model import StableDiffusion
 
 # Functions that need torch import it themselves: the first lines are there before it is.
 
@@ -77,12 +81,20 @@ def _hub() -> str:
 def _check(name: str, device: str) -> Iterator[str]:
     try:
         model = erddci.load(name, device)
-    except ValueError as error:
+        where = f"{model.name} on {model.device}, {model.dtype}, {model.resolution} px"
+        yield _line("model", where)
+    except (ValueError, FileNotFoundError, ConnectionError) as error:
         yield _line("model", str(error))
         return
-    yield _line("model", f"{model.name} on {model.device}, {model.dtype}, {model.resolution} px")
+    try:
+        yield _line("check", _reconstruct(model, name))
+    except Exception as error:  # a report is to be whole whatever is wrong
+        yield _line("check", f"failed: {type(error).__name__}: {error}")
+
+
+def _reconstruct(model: StableDiffusion, name: str) -> str:
     example = erddci.examples()[0]
     condition = model.condition(example.source if name == "scenes" else "")
     path = erddci.invert(model, model.encode(example.image), condition, "dual-chain", 5)
     error = path.latent_error(erddci.reconstruct(model, path)).max().item()
-    yield _line("check", f"dual-chain reconstruction in 5 steps: largest latent error {error:.1e}")
+    return f"dual-chain reconstruction in 5 steps: largest latent error {error:.1e}"
