@@ -131,7 +131,10 @@ Denoiser = Callable[[Tensor, Tensor, Condition], Tensor]
 class Model(Protocol):
     """A denoiser, its noise levels, and what tells it from others."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What a trajectory remembers it by."""
+        ...
 
     @property
     def nfe(self) -> int:
