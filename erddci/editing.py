@@ -29,9 +29,11 @@ from erddci.guidance import (
 from erddci.inversion import (
     METHODS,
     check_guidance,
+    check_model,
     check_trajectory,
     invert,
     reconstruct,
+    signed,
 )
 from erddci.masks import MaskInput, latent_mask
 from erddci.methods import TIMESTEP_SHIFT, Callback, identity
@@ -198,8 +200,8 @@ def sdedit_trajectory(
     grid = model.grid(steps)
     noise = torch.randn(1, *x.shape[1:], generator=generator, dtype=torch.float64).to(x)
     xs = [x, *(grid.add_noise(x, noise, i) for i in range(1, steps + 1))]
-    path = Trajectory(grid, torch.stack(xs), condition, method="ddim", model=model.name)
-    return replace(path, guided=False)
+    path = Trajectory(grid, torch.stack(xs), condition, guided=False, method="ddim")
+    return signed(path, model)
 
 
 class LatentDiffusion(Model, Controllable, Protocol):
@@ -416,11 +418,7 @@ def _mask(mask: MaskInput | None, path: Trajectory) -> Tensor | None:
 
 
 def _check(model: Model, path: Trajectory, target: Condition, evaluate_at: str) -> None:
-    if path.model != model.name:
-        raise ValueError(
-            f"expected a trajectory of {model.name}, got one of {path.model or 'no model'}: "
-            "invert the image with the model that is to edit it"
-        )
+    check_model(path, model)
     prompts, samples = len(target.text), path.xs.shape[1]
     if prompts > 1 and prompts % samples:
         raise ValueError(

@@ -137,6 +137,15 @@ class Model(Protocol):
         ...
 
     @property
+    def fingerprint(self) -> str:
+        """All that decides what it computes, as text; the place it was loaded from is no part."""
+        ...
+
+    def difference(self, fingerprint: str) -> str | None:
+        """Name what differs from the model of a fingerprint, or None if nothing does."""
+        ...
+
+    @property
     def nfe(self) -> int:
         """Function evaluations so far: one for each sample in a call of the network."""
         ...

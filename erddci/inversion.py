@@ -319,9 +319,7 @@ def invert(
         inverted = condition if guided else condition.with_guidance(1)
         path = known.invert(model, x, inverted, grid, **options)
     nfe = (model.nfe - before) / len(x)
-    path = replace(
-        path, condition=condition, guided=guided, method=method, model=model.name, nfe=nfe
-    )
+    path = signed(replace(path, condition=condition, guided=guided, method=method, nfe=nfe), model)
     check_trajectory(path, f"inversion by {known.label}")
     return path
 
@@ -337,11 +335,7 @@ def reconstruct(model: Model, path: Trajectory, condition: Condition | None = No
         ValueError: a trajectory of another model or of an unknown method.
         NotFinite: numbers that grew beyond all bounds.
     """
-    if path.model != model.name:
-        raise ValueError(
-            f"expected a trajectory of {model.name}, got one of {path.model or 'no model'}: "
-            "invert the image with the model that is to reconstruct it"
-        )
+    check_model(path, model)
     condition = condition or path.condition
     known = lookup(METHODS, path.method, "method")
     check_guidance(condition, path.grid)
@@ -349,6 +343,29 @@ def reconstruct(model: Model, path: Trajectory, condition: Condition | None = No
     back = known.sample(model, path, condition, anchor_callback(path, condition))
     check_trajectory(back, f"reconstruction by {known.label}", sampling=True)
     return replace(back, guided=True, nfe=(model.nfe - before) / path.xs.shape[1])
+
+
+def signed(path: Trajectory, model: Model) -> Trajectory:
+    """A trajectory that says which model it is of."""
+    return replace(path, model=model.name, fingerprint=model.fingerprint)
+
+
+def check_model(path: Trajectory, model: Model) -> None:
+    """Refuse a trajectory of another model, wherever it was loaded from.
+
+    Raises:
+        ValueError: names what differs.
+    """
+    if not path.fingerprint:
+        raise ValueError("expected a trajectory that `invert` returned, got one of no model")
+    difference = "another kind of model"
+    if path.fingerprint.startswith("{") == model.fingerprint.startswith("{"):
+        difference = model.difference(path.fingerprint)
+    if difference:
+        raise ValueError(
+            f"expected a trajectory of {model.name}, got one of {path.model} ({difference}): "
+            "invert the image with the model that is to sample from it"
+        )
 
 
 def anchor_callback(path: Trajectory, condition: Condition) -> Callback:

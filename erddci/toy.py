@@ -40,6 +40,15 @@ class Mixture:
         self.nfe = 0
         self.name = f"mixture of {', '.join(means)}"
 
+    @property
+    def fingerprint(self) -> str:
+        """All that decides what it computes."""
+        return f"{self.name} at {self.means.tolist()}, std {self.std}, {self.scheduler.config}"
+
+    def difference(self, fingerprint: str) -> str | None:
+        """Name what differs from the model of a fingerprint, or None if nothing does."""
+        return None if fingerprint == self.fingerprint else "another model"
+
     def condition(self, prompt: str = "", guidance_scale: float = 1.0) -> Condition:
         """Encode a prompt as the log-weights of the components [1, 1, K].
 

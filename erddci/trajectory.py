@@ -30,7 +30,9 @@ class Trajectory:
         per_node: stored tensors [N + 1, B, …], or [N + 1].
         per_step: stored tensors [N, B, …], or [N], the step between nodes i − 1 and i at i − 1.
         constants: stored tensors of no such axis.
-        method, model: names, checked before a reconstruction or an edit.
+        method, model: their names.
+        fingerprint: all that decides what the model computes, checked before a reconstruction or
+            an edit.
         nfe: function evaluations per sample.
     """
 
@@ -43,6 +45,7 @@ class Trajectory:
     constants: dict[str, Tensor] = field(default_factory=dict)
     method: str = ""
     model: str = ""
+    fingerprint: str = ""
     nfe: float = 0.0
 
     @property
@@ -140,6 +143,7 @@ class Trajectory:
         words = {
             "method": self.method,
             "model": self.model,
+            "fingerprint": self.fingerprint,
             "nfe": self.nfe,
             "guided": self.guided,
             "guidance_scale": self.condition.guidance_scale,

@@ -68,20 +68,21 @@ class RowStore:
             ValueError: the folder holds rows of another model or of other items.
         """
         marks = [hashlib.sha256(item.encode()).hexdigest()[:8] for item in items]
-        settings: dict[str, Any] = {"model": model.name, "dtype": str(model.dtype)}
         path = self.folder / "settings.json"
-        known = json.loads(path.read_text()) if path.is_file() else settings | {"prompts": []}
-        shared = min(len(marks), len(known["prompts"]))
-        compared = settings | {"prompts": marks[:shared]}
-        for name, got in compared.items():
-            old = known["prompts"][:shared] if name == "prompts" else known[name]
-            if old != got:
+        settings = {"model": model.name, "fingerprint": model.fingerprint, "items": marks}
+        if path.is_file():
+            known = json.loads(path.read_text())
+            difference = model.difference(known["fingerprint"])
+            shared = min(len(marks), len(known["items"]))
+            if not difference and known["items"][:shared] != marks[:shared]:
+                difference = "other images or prompts"
+            if difference:
                 raise ValueError(
-                    f"{self.folder} holds rows of other {name} ({old}, got {got}): go on with the "
-                    "same model and images, or name another folder"
+                    f"{self.folder} holds rows of {known['model']}, got {model.name} "
+                    f"({difference}): go on with the same model and images, or name another folder"
                 )
+            settings["items"] = max(marks, known["items"], key=len)
         self.folder.mkdir(parents=True, exist_ok=True)
-        settings["prompts"] = max(marks, known["prompts"], key=len)
         _write(path, json.dumps(settings) + "\n")
 
 

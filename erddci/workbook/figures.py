@@ -48,7 +48,8 @@ def cached_table(
     So a figure whose measurement takes long is redrawn at once; remove the CSV to measure anew.
     """
     manifest, rows = RESULTS / f"{name}.json", RESULTS / f"{name}_{table}.csv"
-    if rows.is_file() and json.loads(manifest.read_text())["model"] == model.name:
+    known = json.loads(manifest.read_text()) if manifest.is_file() else {}
+    if rows.is_file() and known and not model.difference(known["fingerprint"]):
         return pd.read_csv(rows)
     return measure()
 
@@ -131,6 +132,7 @@ def _manifest(model: StableDiffusion, caption: str) -> dict:
     return {
         "caption": caption,
         "model": model.name,
+        "fingerprint": model.fingerprint,
         "device": str(model.device),
         "dtype": str(model.dtype),
         "python": platform.python_version(),
