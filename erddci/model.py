@@ -31,6 +31,7 @@ from erddci.identity import (
 )
 from erddci.images import ImageInput, open_image
 from erddci.notices import check_finite, half_precision, notify
+from erddci.prompts import check_prompt
 
 
 class ModelChanged(UserWarning):
@@ -192,27 +193,10 @@ class StableDiffusion:
         return Condition(text, null, float(guidance_scale), words, negative_prompt=negative_prompt)
 
     def _encode_text(self, prompt: str) -> Tensor:
-        length = self.tokenizer.model_max_length
-        tokens = self.tokenizer(prompt).input_ids
-        if len(tokens) > length:
-            rest = self.tokenizer.decode(tokens[length - 1 : -1])
-            raise ValueError(
-                f"the prompt has {len(tokens) - 2} tokens, expected at most {length - 2}: "
-                f"shorten it, from “{rest}” on it would be cut off"
-            )
-        self._check_words(prompt)
+        embeddings = self.text_encoder.get_input_embeddings().num_embeddings  # type: ignore[union-attr]
+        check_prompt(self.tokenizer, prompt, embeddings)
         padded = self.tokenizer(prompt, padding="max_length", return_tensors="pt").input_ids
         return self.text_encoder(padded.to(self.device)).last_hidden_state
-
-    def _check_words(self, prompt: str) -> None:
-        # A tokenizer that lists its words knows no others: pieces of them were never trained.
-        words = self.tokenizer.init_kwargs.get("words")
-        unknown = words and [w for w in self.tokenizer.tokenize(prompt) if w[:-4] not in words]
-        if unknown:
-            raise ValueError(
-                f"the model does not know all words of “{prompt}”: it was trained on "
-                f"{', '.join(words)}"
-            )
 
     def to_array(self, image: ImageInput) -> np.ndarray:
         """Read an image as the model sees it: [size, size, 3], floats in [0, 1]."""

@@ -1,20 +1,30 @@
 """Words and tokens of prompts, and how two prompts align.
 
-A CLIP tokenizer cuts a prompt into tokens, some words into several; the last token of a word ends
-in "</w>".  Attention maps have one channel a token, so every control that speaks of words needs
-to know which channels are whose.
+A CLIP tokenizer normalises a prompt, splits it into words, and cuts each word into tokens: pieces
+of its UTF-8 bytes.  Attention maps have one channel a token, so every control that speaks of words
+needs to know which channels are whose.  Words are those of the tokenizer: it splits "cat's" into
+"cat" and "'s", and "42" into "4" and "2".  Whoever names a word may name several at once, so
+"cat's", "42" and "left-handed" are found.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import groupby
+from unicodedata import normalize
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
+
+from erddci.notices import notify
+
+# Words by their number in a prompt, each with the places of its tokens.
+Words = Mapping[int, tuple[str, list[int]]]
 
 
 @dataclass(frozen=True)
@@ -35,34 +45,62 @@ class Alignment:
 def words_of(tokenizer: CLIPTokenizer, prompt: str) -> dict[int, tuple[str, list[int]]]:
     """The words of a prompt in order, each with the places of its tokens; place 0 is the start.
 
-    Punctuation marks count as words, and so does what the tokenizer does not know.
+    Words are as the tokenizer normalises them: in lower case, accents composed.  Punctuation marks
+    and added tokens (textual inversion) are words of their own.
+
+    Raises:
+        ValueError: a prompt with more tokens than the text encoder takes.
     """
-    found: dict[int, tuple[str, list[int]]] = {}
-    word, places = "", []
-    for place, token in enumerate(tokenizer.tokenize(prompt), 1):
-        places.append(place)
-        word += token.removesuffix("</w>")
-        if token.endswith("</w>") or token == tokenizer.unk_token:
-            found[len(found)] = (word, places)
-            word, places = "", []
+    prompt = normalize("NFC", prompt)
+    tokens = enumerate(_tokens(tokenizer, prompt), 1)
+    words = [list(group) for _, group in groupby(tokens, lambda each: each[1].word)]
+    found = {}
+    for number, word in enumerate(words):
+        text = _text(tokenizer, prompt, [token for _, token in word])
+        found[number] = (text, [place for place, _ in word])
     return found
+
+
+def check_prompt(tokenizer: CLIPTokenizer, prompt: str, embeddings: int) -> None:
+    """Refuse a prompt that the text encoder cannot read, and say what of it has no effect.
+
+    Args:
+        embeddings: how many tokens the text encoder has embeddings for.
+
+    Raises:
+        ValueError: more tokens than the text encoder takes, words that the embedded model was not
+            trained on, or an added token without an embedding.
+    """
+    prompt = normalize("NFC", prompt)
+    tokens = _tokens(tokenizer, prompt)
+    _check_trained(tokenizer, prompt)
+    for token in tokens:
+        if token.number >= embeddings:
+            raise ValueError(
+                f"expected an embedding for “{prompt[token.start : token.stop]}”: the tokenizer "
+                f"has {len(tokenizer)} tokens, the text encoder {embeddings}: call "
+                "text_encoder.resize_token_embeddings(len(tokenizer)) and set its row"
+            )
+    _say_unknown(prompt, tokens)
+    _say_partial(tokenizer, prompt, tokens)
 
 
 def token_mask(tokenizer: CLIPTokenizer, prompt: str, chosen: Iterable[str]) -> Tensor:
     """Mark the tokens of some words of a prompt, wherever they occur: [L] of 0 and 1.
 
+    Args:
+        chosen: words, or several in a row as one ("cat's", "red cube"), in any case.
+
     Raises:
         ValueError: a word that is not in the prompt.
     """
-    chosen = [word.lower() for word in chosen]
     words, marks = words_of(tokenizer, prompt), torch.zeros(tokenizer.model_max_length)
-    known = [word for word, _ in words.values()]
-    missing = [word for word in chosen if word not in known]
-    if missing:
-        raise _unknown_word(missing[0], prompt, known)
-    for word, places in words.values():
-        if word in chosen:
-            marks[places] = 1
+    for name in chosen:
+        numbers = _occurrences(tokenizer, words, name)
+        if not numbers:
+            raise _unknown_word(name, prompt, words)
+        for number in numbers:
+            marks[words[number][1]] = 1
     return marks
 
 
@@ -92,11 +130,11 @@ def word_maps(
         maps: one map a token [1, L, H, W], from `erddci.attention.AttentionState.maps`.
         chosen: words to keep, wherever they occur; all by default.
     """
-    words = list(words_of(tokenizer, prompt).values())
+    words = words_of(tokenizer, prompt)
     if chosen is not None:
-        chosen = set(chosen)
-        words = [(word, places) for word, places in words if word in chosen]
-    return [(word, maps[0, places].sum(0).cpu().numpy()) for word, places in words]
+        kept = {number for name in chosen for number in _occurrences(tokenizer, words, name)}
+        words = {number: word for number, word in words.items() if number in kept}
+    return [(word, maps[0, places].sum(0).cpu().numpy()) for word, places in words.values()]
 
 
 def align(
@@ -114,10 +152,12 @@ def align(
     Args:
         sources, targets: as many prompts each.
         kind: "replace" or "refine".
-        weights: words of the targets whose attention is to be scaled, with the factors.
+        weights: words of the targets whose attention is to be scaled, as `token_mask` finds them,
+            with the factors; those of a token that is named twice multiply.
 
     Raises:
-        ValueError: another kind, or a word that none of the targets has.
+        ValueError: another kind, a word that none of the targets has, or a factor that is not
+            finite.
     Source: prompt-to-prompt (Hertz et al. 2022, 2208.01626), section 3.2; the alignment itself is
     that of Python's difflib.
     """
@@ -126,15 +166,25 @@ def align(
     pairs = list(zip(sources, targets, strict=True))
     parts = [_align(tokenizer, source, target, kind) for source, target in pairs]
     mapping, mapped = (torch.stack(each) for each in zip(*parts, strict=True))
-    factors = torch.ones_like(mapped)
-    for word, factor in (weights or {}).items():
+    return Alignment(mapping, mapped, _factors(tokenizer, targets, weights or {}))
+
+
+def _factors(
+    tokenizer: CLIPTokenizer, targets: Sequence[str], weights: Mapping[str, float]
+) -> Tensor:
+    """Factors of the attention to each token of the targets [B, L]."""
+    factors = torch.ones(len(targets), tokenizer.model_max_length)
+    words = [words_of(tokenizer, target) for target in targets]
+    for name, factor in weights.items():
+        if not math.isfinite(factor):
+            raise ValueError(f"expected a finite factor for “{name}”, got {factor}")
         # A word may be in some prompts of a batch alone.
-        having = [n for n, t in enumerate(targets) if word.lower() in _names(tokenizer, t)]
+        having = [n for n, each in enumerate(words) if _occurrences(tokenizer, each, name)]
         if not having:
-            raise _unknown_word(word, targets[0], _names(tokenizer, targets[0]))
+            raise _unknown_word(name, targets[0], words[0])
         for n in having:
-            factors[n] *= 1 + (factor - 1) * token_mask(tokenizer, targets[n], [word])
-    return Alignment(mapping, mapped, factors)
+            factors[n, token_mask(tokenizer, targets[n], [name]).bool()] *= factor
+    return factors
 
 
 def _align(tokenizer: CLIPTokenizer, source: str, target: str, kind: str) -> tuple[Tensor, Tensor]:
@@ -165,10 +215,97 @@ def _blocks(before: list[str], after: list[str]) -> Sequence[tuple[str, int, int
     return SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
 
 
-def _names(tokenizer: CLIPTokenizer, prompt: str) -> list[str]:
-    return [word for word, _ in words_of(tokenizer, prompt).values()]
+@dataclass(frozen=True)
+class _Token:
+    """A token of a prompt: its number, its word's, its characters, and whether it is known."""
+
+    number: int
+    word: int
+    start: int
+    stop: int
+    known: bool
 
 
-def _unknown_word(word: str, prompt: str, known: Sequence[str]) -> ValueError:
-    expected = ", ".join(known)
+def _tokens(tokenizer: CLIPTokenizer, prompt: str) -> list[_Token]:
+    """The tokens of a prompt in NFC: of other forms, offsets leave combining accents out."""
+    pieces = tokenizer(
+        prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )
+    tokens = []
+    for number, word, (start, stop) in zip(
+        pieces.input_ids, pieces.word_ids(), pieces["offset_mapping"], strict=True
+    ):
+        known = number != tokenizer.unk_token_id or prompt[start:stop] == tokenizer.unk_token
+        tokens.append(_Token(number, word, start, stop, known))
+    most = tokenizer.model_max_length - 2
+    if len(tokens) > most:
+        cut = next(token for token in tokens if token.word == tokens[most].word)
+        raise ValueError(
+            f"the prompt has {len(tokens)} tokens, expected at most {most}: shorten it, from "
+            f"“{prompt[cut.start :]}” on it would be cut off"
+        )
+    return tokens
+
+
+def _text(tokenizer: CLIPTokenizer, prompt: str, tokens: Sequence[_Token]) -> str:
+    """What a word is called: an added token by its own name, any other as it is normalised."""
+    backend, numbers = tokenizer.backend_tokenizer, [token.number for token in tokens]
+    if not all(token.known for token in tokens):
+        return backend.normalizer.normalize_str(prompt[tokens[0].start : tokens[-1].stop])
+    if numbers[0] in tokenizer.added_tokens_decoder:
+        return tokenizer.added_tokens_decoder[numbers[0]].content
+    pieces = "".join(tokenizer.convert_ids_to_tokens(numbers))
+    return backend.decoder.decode([pieces.removesuffix("</w>")])
+
+
+def _check_trained(tokenizer: CLIPTokenizer, prompt: str) -> None:
+    # A tokenizer that lists its words knows no others: pieces of them were never trained.
+    trained = tokenizer.init_kwargs.get("words")
+    if not trained:
+        return
+    known = {*trained, *tokenizer.get_added_vocab()}
+    if not known.issuperset(_names(words_of(tokenizer, prompt))):
+        raise ValueError(
+            f"the model does not know all words of “{prompt}”: it was trained on "
+            f"{', '.join(trained)}"
+        )
+
+
+def _say_unknown(prompt: str, tokens: Sequence[_Token]) -> None:
+    """Say which characters the tokenizer dropped, or took for an unknown token."""
+    seen = {n for token in tokens if token.known for n in range(token.start, token.stop)}
+    seen -= {n for token in tokens if not token.known for n in range(token.start, token.stop)}
+    marked = [(c, not c.isspace() and n not in seen) for n, c in enumerate(prompt)]
+    runs = ["".join(c for c, _ in run) for lost, run in groupby(marked, lambda e: e[1]) if lost]
+    if runs:
+        listed = ", ".join(f"“{run}”" for run in dict.fromkeys(runs))
+        notify(f"the tokenizer knows no {listed}: the model does not read that of “{prompt}”")
+
+
+def _say_partial(tokenizer: CLIPTokenizer, prompt: str, tokens: Sequence[_Token]) -> None:
+    """Say which added tokens are the first of several that diffusers writes as one."""
+    added, numbers = tokenizer.get_added_vocab(), [token.number for token in tokens]
+    for n, token in enumerate(tokens):
+        written = prompt[token.start : token.stop]
+        second = added.get(f"{written}_1")
+        if second is not None and numbers[n + 1 : n + 2] != [second]:
+            notify(
+                f"“{written}” is the first of several vectors, the others have no effect: write "
+                f"“{written} {written}_1” and so on"
+            )
+
+
+def _names(words: Words) -> list[str]:
+    return [word for word, _ in words.values()]
+
+
+def _occurrences(tokenizer: CLIPTokenizer, words: Words, name: str) -> list[int]:
+    """The numbers of the words, one or several in a row, that somebody names."""
+    asked, names = _names(words_of(tokenizer, name)), _names(words)
+    starts = [n for n in range(len(names)) if asked and names[n : n + len(asked)] == asked]
+    return [start + n for start in starts for n in range(len(asked))]
+
+
+def _unknown_word(word: str, prompt: str, words: Words) -> ValueError:
+    expected = ", ".join(_names(words))
     return ValueError(f"“{word}” is not a word of “{prompt}”: expected some of {expected}")

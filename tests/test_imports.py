@@ -34,7 +34,7 @@ LAYERS = {
     "prompts": (),
     "attention": (),
     "controls": ("attention", "prompts"),
-    "model": ("grid", "guidance", "images", "attention", "checkpoint", "identity"),
+    "model": ("grid", "guidance", "images", "attention", "checkpoint", "identity", "prompts"),
     "training": ("training", "scenes", "grid", "metrics", "model"),
 }
 LAYERS["editing"] = tuple(set(LAYERS) - {"metrics", "scenes", "toy", "model", "training"})

@@ -1,10 +1,25 @@
-"""Words and tokens: alignments of prompts against those written down by hand."""
+"""Words and tokens: alignments of prompts against those written down by hand.
+
+Words as people write them are tested on CLIP's own vocabulary and tokenizer, from OpenAI's
+package, which is not imported whole: it asks for torchvision.
+"""
+
+import gzip
+import importlib.metadata
+import importlib.util
+import json
+import warnings
 
 import pytest
+import tokenizers
 import torch
-from transformers import CLIPTokenizer
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+from transformers import AddedToken, CLIPTokenizer
 
-from erddci.prompts import align, changed_tokens, token_mask, word_maps, words_of
+from erddci.checkpoint.hub import EMBEDDED
+from erddci.notices import NoEffect
+from erddci.prompts import align, changed_tokens, check_prompt, token_mask, word_maps, words_of
 from erddci.scenes.captions import LENGTH, tokenizer
 
 RED = "a red cube on a teal floor"
@@ -87,7 +102,7 @@ def test_places_are_those_of_the_numbers_that_the_encoder_sees(cut):
 def test_unknown_marks_are_words_of_their_own(whole):
     # The embedded model has no comma; it must not become a part of the next word.
     found = [(word, at) for word, at in words_of(whole, "a cube, on a floor").values()]
-    assert found[2:4] == [(whole.unk_token, [3]), ("on", [4])]
+    assert found[2:4] == [(",", [3]), ("on", [4])]
 
 
 # Masks.
@@ -279,3 +294,258 @@ def test_map_of_a_word_is_the_sum_over_its_tokens(cut):
     places = [places for _, places in words_of(cut, "skateboard cat").values()]
     assert len(places[0]) > 1
     assert [attention[0, 0] for _, attention in words] == [sum(each) for each in places]
+
+
+# Words as people write them, in CLIP's own vocabulary.
+
+
+@pytest.fixture(scope="module")
+def openai():
+    """The module of OpenAI's own tokenizer."""
+    package = importlib.metadata.distribution("openai-clip")
+    file = package.locate_file("clip/simple_tokenizer.py")
+    spec = importlib.util.spec_from_file_location("simple_tokenizer", str(file))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def clip(openai):
+    """CLIP's tokenizer, as Stable Diffusion ships it, with tokens of textual inversions."""
+    lines = gzip.open(openai.default_bpe()).read().decode().splitlines()
+    merges = [tuple(line.split()) for line in lines[1 : 49152 - 256 - 2 + 1]]
+    letters = list(openai.bytes_to_unicode().values())
+    names = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges)]
+    names += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    found = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+    found.add_tokens([*TOYS, AddedToken("<Raw>", normalized=False)])
+    return found
+
+
+TOYS = ["<toy>", "sks7", "Naïve", "<two>", "<two>_1", "<two>_2"]
+WRITTEN = {
+    "A photo of a CAFÉ": ["a", "photo", "of", "a", "café"],
+    "ein Bär im Wald": ["ein", "bär", "im", "wald"],
+    "cafe\u0301 x\u0302": ["café", "x", "\u0302"],
+    "a cat's toy, don't": ["a", "cat", "'s", "toy", ",", "don", "'t"],
+    "a left-handed 42": ["a", "left", "-", "handed", "4", "2"],
+    # All in a row that is neither letter nor digit is one word to CLIP.
+    "an 😀 👨‍👩‍👧!": ["an", "😀", "👨‍👩‍👧!"],
+    "猫 और кот": ["猫", "और", "кот"],
+    "a  \t dog\n\u00a0dog": ["a", "dog", "dog"],
+    "...!? (a)": ["...!?", "(", "a", ")"],
+    "": [],
+    " ": [],
+}
+GLUED = {
+    "a <toy>on a<toy><toy>.": ["a", "<toy>", "on", "a", "<toy>", "<toy>", "."],
+    "sks7s, <toy> ": ["sks7", "s", ",", "<toy>"],
+    "naïve NAÏVE Nai\u0308ve": ["Naïve"] * 3,
+    "<Raw> <raw>": ["<Raw>", "<", "raw", ">"],
+    "a<|endoftext|>b": ["a", "<|endoftext|>", "b"],
+}
+
+
+def names(tokenizer, prompt):
+    return [word for word, _ in words_of(tokenizer, prompt).values()]
+
+
+def test_the_vocabulary_is_clips(clip, openai):
+    reference = openai.SimpleTokenizer()
+    for prompt in WRITTEN:
+        assert clip(prompt).input_ids[1:-1] == reference.encode(prompt)
+
+
+@pytest.mark.parametrize("prompt", WRITTEN | GLUED)
+def test_words_are_as_people_write_them(clip, prompt):
+    assert names(clip, prompt) == (WRITTEN | GLUED)[prompt]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name", "expected"),
+    [
+        ("a photo of a café", "CAFÉ", [5]),
+        ("a photo of a café", "Cafe\u0301", [5]),
+        ("a cat's toy", "cat's", [2, 3]),
+        ("a cat's toy", "cat", [2]),
+        ("a cat' toy's cat's", "cat's", [6, 7]),
+        ("left-handed, left handed", "left-handed", [1, 2, 3]),
+        ("a 42, 4, 2", "42", [2, 3]),
+        ("a red cube", "red cube", [2, 3]),
+        ("a <toy>on <toy>.", "<toy>", [2, 4]),
+        ("a <toy>on", "on", [3]),
+        ("a nAÏVE cat", "naïve", [2]),
+        ("a dog and a dog", "dog", [2, 5]),
+        ("aa a a a", "a a", [2, 3, 4]),
+    ],
+)
+def test_words_are_found_however_they_are_written(clip, prompt, name, expected):
+    assert places(token_mask(clip, prompt, [name])) == expected
+    weights = align(clip, [prompt], [prompt], weights={name: 3.0}).weights[0]
+    assert places(weights == 3) == expected and (weights == 1).sum() == 77 - len(expected)
+    found = word_maps(clip, prompt, torch.ones(1, 77, 2, 2), [name])
+    assert sum(each[0, 0] for _, each in found) == len(expected)
+
+
+@pytest.mark.parametrize("name", ["caf", "", " ", "'s cat", "s", "<toy", "toy's <toy>"])
+def test_what_is_no_word_lists_those_that_are(clip, name):
+    listed = (
+        f"“{name}” is not a word of “a café cat's <toy>”: expected some of a, café, cat, 's, <"
+    )
+    with pytest.raises(ValueError, match=listed):
+        token_mask(clip, "a café cat's <toy>", [name])
+    with pytest.raises(ValueError, match=listed):
+        align(clip, [""], ["a café cat's <toy>"], weights={name: 2})
+
+
+@pytest.mark.parametrize("glue", ["", " "])
+@pytest.mark.parametrize("kind", ["replace", "refine"])
+def test_added_tokens_align_as_other_words_do(clip, glue, kind):
+    # Where a plain word is one token too, the alignment is the same.
+    source, target = (f"a small {{}}{glue}, red" for _ in range(2))
+    plain = align(clip, [source.format("cube")], [target.format("ball")], kind)
+    added = align(clip, [source.format("<toy>")], [target.format("sks7")], kind)
+    mixed = align(clip, [source.format("<toy>")], [target.format("ball")], kind)
+    assert torch.equal(plain.mapping, added.mapping) and torch.equal(plain.mapped, added.mapped)
+    assert torch.equal(plain.mapping, mixed.mapping) and torch.equal(plain.mapped, mixed.mapped)
+    found = changed_tokens(clip, source.format("<toy>"), target.format("ball"))
+    assert tuple(map(places, found)) == ([3], [3])
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_factors_that_are_no_numbers_are_refused(clip, factor):
+    with pytest.raises(ValueError, match=f"finite factor for “dog”, got {factor}"):
+        align(clip, ["a dog"], ["a dog"], weights={"dog": factor})
+
+
+# The limit.
+
+
+def test_a_prompt_at_the_limit_is_whole(clip):
+    prompt = "dog " * 74 + "<toy>"
+    assert places(token_mask(clip, prompt, ["<toy>"])) == [75]
+    assert torch.equal(align(clip, [prompt], [prompt]).mapping[0], torch.eye(77))
+    check_prompt(clip, prompt, len(clip))
+
+
+@pytest.mark.parametrize("last", ["Bär", "👨‍👩‍👧"])
+def test_a_prompt_over_the_limit_says_from_which_word(clip, last):
+    # The word is cut in the middle of a letter; it is named whole, as it was written.
+    prompt = "dog " * (76 - len(clip.tokenize(last))) + last
+    words = f"has 76 tokens, expected at most 75: shorten it, from “{last}” on it would be cut"
+    for use in (
+        lambda: words_of(clip, prompt),
+        lambda: token_mask(clip, prompt, ["dog"]),
+        lambda: align(clip, [prompt], ["a"]),
+        lambda: changed_tokens(clip, "a", prompt),
+        lambda: check_prompt(clip, prompt, len(clip)),
+    ):
+        with warnings.catch_warnings(), pytest.raises(ValueError, match=words):
+            warnings.simplefilter("error")
+            use()
+
+
+# What the text encoder cannot read.
+
+
+def test_what_the_tokenizer_does_not_know_is_said(cut):
+    with pytest.warns(NoEffect, match="knows no “é”, “-”: the model does not read that of “é, "):
+        check_prompt(cut, "é, dog-", len(cut))
+
+
+def test_what_the_tokenizer_drops_is_said(cut):
+    # Without an unknown token, byte-pair encoding leaves out what it does not know.
+    data = json.loads(cut.backend_tokenizer.to_str())
+    data["model"]["unk_token"] = None
+    dropping = CLIPTokenizer(vocab={}, merges=[], model_max_length=12)
+    dropping._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(data))
+    assert dropping.tokenize("é dog") == ["dog</w>"]
+    with pytest.warns(NoEffect, match="knows no “é”"):
+        check_prompt(dropping, "é dog", len(cut))
+
+
+def test_the_first_of_several_vectors_alone_is_said(clip):
+    with pytest.warns(NoEffect, match="“<two>” is the first of .*: write “<two> <two>_1” and so"):
+        check_prompt(clip, "a <two> on a floor", len(clip))
+
+
+def test_an_added_token_without_an_embedding_is_refused(clip):
+    with pytest.raises(ValueError, match="embedding for “<toy>”.*: call text_encoder.resize_to"):
+        check_prompt(clip, "a <toy>", 49408)
+
+
+def test_what_can_be_read_is_not_said(clip, whole):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for prompt in WRITTEN | GLUED | {"a <two> <two>_1 <two>_2": []}:
+            check_prompt(clip, prompt, len(clip))
+        check_prompt(whole, RED, len(whole))
+
+
+def test_the_embedded_model_takes_added_tokens_and_no_other_words(whole):
+    toys = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer")
+    toys.add_tokens(TOYS)
+    check_prompt(toys, "a small <toy>on a teal floor", len(toys))
+    for word in ("dog", "café", ",", "<other>", "toy"):
+        with pytest.raises(ValueError, match="does not know all words of “a .*trained on a, on,"):
+            check_prompt(toys, f"a {word} <toy>", len(toys))
+
+
+# Any prompt.
+
+LETTERS = st.text(max_size=6) | st.text("aeéÉßİǆ'’-.,4٣ 😀👍🏽\u0301\u200d", max_size=6)
+PROMPTS = st.lists(st.sampled_from([*TOYS, "<Raw>", "red", "Cube", " "]) | LETTERS).map("".join)
+random = settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+
+
+@random
+@given(prompt=PROMPTS)
+@example(prompt="<toy>İ\u0301 a")
+def test_every_token_of_any_prompt_is_of_one_word(clip, prompt):
+    assume(len(clip.tokenize(prompt)) <= 75)
+    words = words_of(clip, prompt)
+    found = [place for _, at in words.values() for place in at]
+    assert found == list(range(1, 1 + len(clip.tokenize(prompt))))
+    written = clip.backend_tokenizer.normalizer.normalize_str(prompt).replace(" ", "")
+    # Added tokens keep their own name, whatever their case in the prompt.
+    assert "".join(names(clip, prompt)).lower() == written.lower()
+
+
+@random
+@given(prompt=PROMPTS, kind=st.sampled_from(["replace", "refine"]))
+def test_any_prompt_aligned_with_itself_is_the_identity(clip, prompt, kind):
+    assume(len(clip.tokenize(prompt)) <= 75)
+    found = align(clip, [prompt], [prompt], kind)
+    assert torch.equal(found.mapping[0], torch.eye(77)) and found.mapped.all()
+    assert not any(map(torch.any, changed_tokens(clip, prompt, prompt)))
+
+
+@random
+@given(source=PROMPTS, target=PROMPTS)
+def test_any_replacement_shares_out_all_attention(clip, source, target):
+    # Every token of the target that answers takes whole columns of the source: sums are kept.
+    assume(max(len(clip.tokenize(each)) for each in (source, target)) <= 75)
+    mapping = align(clip, [source], [target], "replace").mapping[0]
+    assert mapping.min() >= 0
+    answered = mapping.sum(0)
+    starts = len(clip.tokenize(source)) + 1
+    removed, _ = changed_tokens(clip, source, target)
+    kept = [place for place in range(starts) if not removed[place]]
+    torch.testing.assert_close(answered[kept], torch.ones(len(kept)))
+
+
+@random
+@given(prompt=PROMPTS, data=st.data())
+def test_any_word_of_any_prompt_is_found_by_its_name(clip, prompt, data):
+    assume(0 < len(clip.tokenize(prompt)) <= 75)
+    words = words_of(clip, prompt)
+    word, at = data.draw(st.sampled_from(list(words.values())))
+    assert set(at) <= set(places(token_mask(clip, prompt, [word])))
+    assert word in names(clip, prompt)
