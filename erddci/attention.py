@@ -10,7 +10,7 @@ they let the control replace attention; in mode "off" they call the original pro
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -18,8 +18,33 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention as AttentionLayer
+from diffusers.models.attention_processor import (
+    Attention as AttentionLayer,
+)
+from diffusers.models.attention_processor import (
+    AttnProcessor,
+    AttnProcessor2_0,
+    FusedAttnProcessor2_0,
+    IPAdapterAttnProcessor,
+    IPAdapterAttnProcessor2_0,
+    IPAdapterXFormersAttnProcessor,
+    SlicedAttnProcessor,
+    XFormersAttnProcessor,
+)
 from torch import Tensor, nn
+from torch.compiler import set_stance
+
+# Processors that compute the same from the same layers, each in its own way.
+PLAIN = (AttnProcessor, AttnProcessor2_0, SlicedAttnProcessor, XFormersAttnProcessor)
+
+IMAGE_PROMPTED = (
+    IPAdapterAttnProcessor,
+    IPAdapterAttnProcessor2_0,
+    IPAdapterXFormersAttnProcessor,
+)
+
+# What an attention layer of Stable Diffusion 1 and 2 has not.
+ODD = ("group_norm", "spatial_norm", "norm_q", "norm_cross", "add_k_proj")
 
 
 @dataclass(frozen=True)
@@ -220,11 +245,14 @@ def attention_control(
 ) -> Iterator[AttentionState]:
     """Control all attention of a UNet while the block runs; afterwards it is as it was.
 
+    A compiled UNet runs uncompiled meanwhile.
+
     Args:
         shape: height and width of the latents.
 
     Raises:
-        ValueError: a network without cross-attention, or with attention of another kind.
+        ValueError: a network without cross-attention, with attention of another kind, or whose
+            attention is controlled already.
         RuntimeError: the block ended and the control was never called.
     """
     processors = _check_processors(unet)
@@ -234,14 +262,16 @@ def attention_control(
     def inject(_module: nn.Module, _inputs: object, features: Tensor) -> Tensor:
         return state.inject_features(features)
 
-    # set_attn_processor empties the dict that it is given.
-    unet.set_attn_processor({n: ControlAttnProcessor(n, p, state) for n, p in processors.items()})  # type: ignore[arg-type]
-    hook = _feature_layer(unet).register_forward_hook(inject)
-    try:
+    # Compiled code has the processors and hooks that were there when it was compiled.
+    with set_stance("force_eager"), ExitStack() as stack:
+        # set_attn_processor empties the dict that it is given.
+        stack.callback(unet.set_attn_processor, dict(processors))
+        unet.set_attn_processor(
+            {n: ControlAttnProcessor(n, p, state) for n, p in processors.items()}  # type: ignore[arg-type]
+        )
+        if control.features_until > 0:
+            stack.callback(_feature_layer(unet).register_forward_hook(inject).remove)
         yield state
-    finally:
-        unet.set_attn_processor(dict(processors))
-        hook.remove()
     if not state.calls:
         raise RuntimeError(
             f"{type(control).__name__} was never called: no attention of this UNet was reached"
@@ -249,7 +279,7 @@ def attention_control(
 
 
 def _check_processors(unet: UNet2DConditionModel | None) -> dict:
-    """The attention processors of a UNet, if all are plain ones."""
+    """The attention processors of a UNet, if all compute plain attention."""
     processors = getattr(unet, "attn_processors", {})
     if unet is None or not any(AttentionSite(name).cross for name in processors):
         raise ValueError(
@@ -258,16 +288,37 @@ def _check_processors(unet: UNet2DConditionModel | None) -> dict:
         )
     for name, processor in processors.items():
         layer = unet.get_submodule(name.removesuffix(".processor"))
-        odd = [a for a in ("group_norm", "spatial_norm", "norm_q") if getattr(layer, a, None)]
-        if odd or layer.norm_cross or "2_0" not in type(processor).__name__:
+        odd = [each for each in ODD if getattr(layer, each, None)]
+        if odd:
             raise ValueError(
-                f"expected plain attention at {name}, got {type(processor).__name__} "
-                f"{' '.join(odd)}: attention control knows Stable Diffusion 1 and 2"
+                f"expected plain attention at {name}, got {' '.join(odd)}: attention control "
+                "knows Stable Diffusion 1 and 2, edit with control=None"
+            )
+        if type(processor) not in PLAIN:
+            raise ValueError(
+                f"expected plain attention at {name}, got {type(processor).__name__}: "
+                f"{_remedy(processor)}"
             )
     return processors
 
 
+def _remedy(processor: object) -> str:
+    """What to do about an attention processor that attention control does not know."""
+    if isinstance(processor, ControlAttnProcessor):
+        return "it is controlled already, leave that attention_control first"
+    if isinstance(processor, FusedAttnProcessor2_0):
+        return "call unet.unfuse_qkv_projections() first"
+    if isinstance(processor, IMAGE_PROMPTED):
+        return "call unload_ip_adapter() of its pipeline first"
+    return "call unet.set_attn_processor(AttnProcessor2_0()) first, which computes plain attention"
+
+
 def _feature_layer(unet: UNet2DConditionModel) -> nn.Module:
     """The middle ResNet of the first up block with attention; plug-and-play takes its features."""
-    block = next(each for each in unet.up_blocks if hasattr(each, "attentions"))
+    block = next((each for each in unet.up_blocks if hasattr(each, "attentions")), None)
+    if block is None:
+        raise ValueError(
+            "expected a UNet with attention in its up blocks, got none: its features "
+            "cannot be taken, use another control than plug-and-play"
+        )
     return block.resnets[len(block.resnets) // 2]  # type: ignore[union-attr, index, arg-type]

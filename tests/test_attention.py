@@ -1,13 +1,23 @@
 """Attention control: state that change nothing, controls by hand, maps, masks, what is refused."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel, UNet2DModel
-from diffusers.models.attention_processor import AttnProcessor
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel, UNet2DModel
+from diffusers.models.attention_processor import Attention as AttentionLayer
+from diffusers.models.attention_processor import (
+    AttnProcessor,
+    AttnProcessor2_0,
+    SlicedAttnProcessor,
+    XFormersAttnProcessor,
+)
+from torch import nn
+from torch._dynamo.exc import BackendCompilerFailed
 
+import erddci
 from erddci import invert, reconstruct
 from erddci.attention import Attention, AttentionSite, AttentionState, attention_control
 from erddci.controls import (
@@ -194,18 +204,30 @@ def test_networks_without_cross_attention_are_refused():
 
 
 def test_attention_of_another_kind_is_refused():
-    grouped, slow = unet("CrossAttnDownBlock2D", "AttnDownBlock2D"), unet("CrossAttnDownBlock2D")
-    slow.set_attn_processor(AttnProcessor())
-    odd = {"down_blocks.1.* AttnProcessor2_0 group_norm": grouped, "AttnProcessor ": slow}
-    for words, network in odd.items():
-        before = dict(network.attn_processors)
-        words = f"expected plain attention at .*{words}: attention control knows Stable Diffusion"
-        with (
-            pytest.raises(ValueError, match=words),
-            attention_control(network, AttentionStore(), (8, 8)),
-        ):
-            pass
-        assert is_as(network, before)
+    grouped = unet("CrossAttnDownBlock2D", "AttnDownBlock2D")
+    before = dict(grouped.attn_processors)
+    words = "plain attention at down_blocks.1.*, got group_norm: .* knows Stable Diffusion 1 and 2"
+    with (
+        pytest.raises(ValueError, match=words),
+        attention_control(grouped, AttentionStore(), (8, 8)),
+    ):
+        pass
+    assert is_as(grouped, before)
+
+
+def test_features_of_a_network_without_attention_in_its_decoder_are_refused():
+    bare = unet("DownBlock2D")
+    before = dict(bare.attn_processors)
+    assert len(before) == 2  # in the middle
+    with (
+        pytest.raises(ValueError, match="attention in its up blocks, got none: .* plug-and-play$"),
+        attention_control(bare, PlugAndPlay(), (8, 8)),
+    ):
+        pass
+    assert is_as(bare, before)
+    with pytest.raises(RuntimeError), attention_control(bare, AttentionStore(), (8, 8)):
+        pass
+    assert is_as(bare, before)
 
 
 # Prompt-to-prompt by hand.
@@ -365,6 +387,202 @@ def test_controls_leave_the_source_as_it_is(tiny64, latents, name, w):
     found = edit(tiny64, path, target, control(tiny64, name))
     assert expected.latent_error(found.source).max() < 1e-12
     assert found.target.latent_error(edit(tiny64, path, target).target)[0].min() > 1e-4
+
+
+# Attention that others have set.
+
+
+class XFormersLike(AttnProcessor2_0):
+    """A processor of somebody else's."""
+
+
+class LowRank(nn.Module):
+    """What LoRA puts in place of a linear layer."""
+
+    def __init__(self, base, seed):
+        super().__init__()
+        self.base = base
+        size, width = base.weight.shape
+        self.down, self.up = normal(2, width, seed=seed), normal(size, 2, seed=seed + 1)
+
+    def forward(self, x):
+        return self.base(x) + 0.3 * x @ self.down.mT @ self.up.mT
+
+
+def add_lora(network):
+    layers = [m for m in network.modules() if isinstance(m, AttentionLayer)]
+    for seed, layer in enumerate(layers):
+        layer.to_q, layer.to_v = LowRank(layer.to_q, seed), LowRank(layer.to_v, seed + 50)
+        layer.to_out[0] = LowRank(layer.to_out[0], seed + 90)
+
+
+def add_image_prompt(network):
+    """What loading an IP-Adapter does to a UNet."""
+    width, weights, number = network.config["cross_attention_dim"], {}, 1
+    for name in network.attn_processors:
+        if ".attn2." in name:
+            inner = network.get_submodule(name.removesuffix(".processor")).inner_dim
+            for kind in "kv":
+                weights[f"{number}.to_{kind}_ip.weight"] = normal(inner, width)
+            number += 2
+    projection = {
+        "proj.weight": normal(4 * width, 64),
+        "proj.bias": torch.zeros(4 * width),
+        "norm.weight": torch.ones(width),
+        "norm.bias": torch.zeros(width),
+    }
+    network._load_ip_adapter_weights([{"image_proj": projection, "ip_adapter": weights}])
+
+
+@pytest.fixture
+def own(tiny_folder):
+    """A model that a test may change."""
+    return Call(erddci.load(tiny_folder, device="cpu", dtype=torch.float64))
+
+
+def controlled(call, kind):
+    """What a control makes of a call, after a source call."""
+    with attach(call, control(call.model, kind)) as state:
+        with state.set("source"):
+            source = call(SOURCE)
+        with state.set("target", 0.1):
+            target = call(TARGET)
+        assert state.changed
+        return source, target, call(TARGET)
+
+
+PLAIN = {
+    "plain": AttnProcessor,
+    "sliced": lambda: SlicedAttnProcessor(1),
+    "xformers": XFormersAttnProcessor,
+}
+
+
+@pytest.mark.parametrize("name", STEERING)
+@pytest.mark.parametrize("set_by_others", [*PLAIN, "LoRA", "LoRA, sliced"])
+def test_control_of_any_plain_attention_is_that_of_the_default(own, set_by_others, name):
+    network = own.model.unet
+    if "LoRA" in set_by_others:
+        add_lora(network)
+    network.set_attn_processor(AttnProcessor2_0())
+    source, expected, free = controlled(own, name)
+    torch.testing.assert_close(source, own(SOURCE), rtol=0, atol=1e-6)
+    if set_by_others != "LoRA":
+        network.set_attn_processor(PLAIN[set_by_others.removeprefix("LoRA, ")]())
+    before = dict(network.attn_processors)
+    if set_by_others == "xformers":  # which is not installed, so it cannot be left alone
+        with attach(own, control(own.model, name)) as state:
+            with state.set("source"):
+                own(SOURCE)
+            with state.set("target", 0.1):
+                found = own(TARGET)
+    else:
+        _, found, own_free = controlled(own, name)
+        torch.testing.assert_close(own_free, free, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert is_as(network, before)
+
+
+def test_lora_is_in_the_attention_that_a_control_sees(own):
+    without = controlled(own, "refine")[1]
+    add_lora(own.model.unet)
+    assert (controlled(own, "refine")[1] - without).abs().max() > 1e-3
+
+
+MENDED = {
+    "fused": (
+        lambda network: network.fuse_qkv_projections(),
+        "FusedAttnProcessor2_0: call unet.unfuse_qkv_projections() first",
+        lambda network: network.unfuse_qkv_projections(),
+    ),
+    "somebody's own": (
+        lambda network: network.set_attn_processor(XFormersLike()),
+        "XFormersLike: call unet.set_attn_processor(AttnProcessor2_0()) first",
+        lambda network: network.set_attn_processor(AttnProcessor2_0()),
+    ),
+    "image prompts": (
+        add_image_prompt,
+        "IPAdapterAttnProcessor2_0: call unload_ip_adapter() of its pipeline first",
+        lambda network: pipeline(network).unload_ip_adapter(),
+    ),
+}
+
+
+def pipeline(network):
+    return StableDiffusionPipeline(
+        vae=None,
+        text_encoder=None,
+        tokenizer=None,
+        unet=network,
+        scheduler=None,
+        safety_checker=None,
+        feature_extractor=None,
+    )
+
+
+@pytest.mark.parametrize("kind", MENDED)
+def test_attention_that_is_not_plain_is_refused_with_what_mends_it(own, kind):
+    change, words, mend = MENDED[kind]
+    network = own.model.unet
+    _, expected, _ = controlled(own, "refine")
+    with torch.no_grad():
+        change(network)
+    before = dict(network.attn_processors)
+    with pytest.raises(ValueError, match=re.escape(words)), attach(own):
+        pass
+    assert is_as(network, before)
+    mend(network)
+    torch.testing.assert_close(controlled(own, "refine")[1], expected, rtol=0, atol=1e-6)
+
+
+def test_control_in_control_is_refused(own):
+    before = dict(own.model.unet.attn_processors)
+    with attach(own) as state:
+        with (
+            pytest.raises(
+                ValueError, match="ControlAttnProcessor: it is controlled already, leave"
+            ),
+            attach(own),
+        ):
+            pass
+        for mode in ("source", "target"):  # the outer one goes on
+            with state.set(mode):
+                own(SOURCE)
+    assert state.calls and is_as(own.model.unet, before)
+
+
+@pytest.mark.parametrize("how", ["wrapped", "in place", "by blocks"])
+def test_a_compiled_network_is_controlled_uncompiled(own, how):
+    def backend(module, _inputs):
+        raise AssertionError("nothing is compiled under control")
+
+    source, target, free = controlled(own, "plug-and-play")
+    plain = own.model.unet
+    before = dict(plain.attn_processors)
+    if how == "wrapped":
+        own.model.unet = torch.compile(plain, backend=backend)
+    elif how == "in place":
+        plain.compile(backend=backend)
+    else:
+        plain.compile_repeated_blocks(backend=backend)
+    for found, expected in zip(
+        controlled(own, "plug-and-play"), (source, target, free), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert is_as(plain, before)
+    with pytest.raises(BackendCompilerFailed, match="nothing is compiled under control"):
+        own(SOURCE)
+
+
+def test_an_adapter_loaded_after_the_model_is_refused(own, latents):
+    condition = own.model.condition(SOURCE)
+    add_image_prompt(own.model.unet)
+    words = r"got one with an IP-Adapter: call unload_ip_adapter\(\) of its pipeline first"
+    with pytest.raises(ValueError, match=words):
+        invert(own.model, latents, condition, steps=2)
+    assert own.model.nfe == 0
+    pipeline(own.model.unet).unload_ip_adapter()
+    invert(own.model, latents, condition, "ddim", steps=2)
 
 
 # Controls by name.
