@@ -128,6 +128,7 @@ class AttentionState:
         control: what to do with the target's attention.
         shape: height and width of the latents.
         max_relative_size: largest side of the maps that `maps` averages, relative to the latents'.
+        masks: those that a local blend used, one [B, 1, H, W] a step.
     """
 
     control: Control
@@ -140,6 +141,7 @@ class AttentionState:
     memory: dict[str, Attention] = field(default_factory=dict)
     source_features: Tensor | None = None
     sums: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+    masks: list[Tensor] = field(default_factory=list)
 
     @contextmanager
     def set(self, mode: str, progress: float = 0.0) -> Iterator[None]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from erddci.attention import AttentionState, Control
-from erddci.controls import CONTROLS, AttentionStore, LocalBlend, make_control
+from erddci.controls import CONTROLS, INJECTING, AttentionStore, LocalBlend, make_control
 from erddci.guidance import (
     DEFAULT_SCHEDULE,
     Condition,
@@ -165,6 +165,8 @@ def edit(
             pair = SourceTargetDenoiser(model, path, state)
             source, edited = _sample(pair, path, _joined(path, target), callback, evaluate_at)
         _say_unchanged(state, path.condition, target)
+        if isinstance(blend, LocalBlend):
+            _say_unblended(blend, state.masks)
     check_trajectory(edited, "edit", sampling=True)
     nfe = (model.nfe - before) / (targets * sources)
     return Edit(path, edited, nfe, source, state)
@@ -291,6 +293,7 @@ class EditConfig:
     ) -> Edit:
         """Edit along a trajectory of `invert` towards the target prompts, one for each source."""
         target, control, blend = self._prepare(model, sources, targets)
+        self._say_unread()
         path = path.with_strength(self.strength)
         return edit(model, path, target, control, blend=blend, evaluate_at=self.evaluate_at)
 
@@ -310,6 +313,22 @@ class EditConfig:
         if self.blend:
             blend = LocalBlend.from_prompts(model.tokenizer, sources, targets, self.threshold)
         return self._guide(model.condition(list(targets))), control, blend
+
+    def _say_unread(self) -> None:
+        """Say which options are set that nothing reads; 0 says the same as not being read."""
+        unread = []
+        if self.control not in INJECTING:
+            unread += [
+                (name, f"control={self.control!r}") for name in ("cross_until", "self_until")
+            ]
+        if not self.blend:
+            unread.append(("threshold", "blend=False"))
+        if self.method == SDEDIT:
+            unread.append(("timestep", f"method={self.method!r}"))
+        for name, where in unread:
+            value = getattr(self, name)
+            if value not in (0, getattr(EditConfig, name)):
+                notify(f"{name}={value!r} has no effect with {where}")
 
     def max_nfe(self) -> tuple[float, float]:
         """Function evaluations for one image, at most: inversion; edit and source beside it."""
@@ -399,7 +418,8 @@ def _callback(
         if isinstance(mask, LocalBlend):
             assert state is not None
             if _progress(path, path.grid.t[i]) >= mask.start:
-                free = free * mask.mask(state).to(x)
+                state.masks.append(mask.mask(state))
+                free = free * state.masks[-1].to(x)
         elif mask is not None:
             free = free * mask.to(x)
         return torch.cat([source, stored + free * (edited - stored)])
@@ -438,4 +458,23 @@ def _say_unchanged(state: AttentionState, source: Condition, target: Condition) 
         notify(
             f"{type(state.control).__name__} changed no attention: raise the progress up to which "
             "it acts, or edit with control=None"
+        )
+
+
+def _say_unblended(blend: LocalBlend, masks: list[Tensor]) -> None:
+    """Say of which samples a blend put nothing back on the source, or everything at every step."""
+    if not masks:
+        notify(f"LocalBlend(start={blend.start:g}) blends at no step: lower start")
+        return
+    free = torch.stack(masks).flatten(2).bool()  # [steps, K·B, H·W]
+    everything, nothing = free.all(2).all(0), ~free.any(2).any(0)
+    if everything.any():
+        notify(
+            f"LocalBlend frees the whole image of {everything.sum()} of {len(everything)} samples "
+            "at every step, it has no effect there: raise threshold"
+        )
+    if nothing.any():
+        notify(
+            f"LocalBlend frees nothing of {nothing.sum()} of {len(nothing)} samples at any step, "
+            "it lets nothing change there: lower threshold"
         )

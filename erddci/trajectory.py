@@ -13,6 +13,7 @@ from torch import Tensor
 
 from erddci.grid import Grid
 from erddci.guidance import Condition, GuidanceSchedule
+from erddci.notices import notify
 
 # The three kinds of tensors that a method may store beside its latents.
 STORED = ("per_node", "per_step", "constants")
@@ -119,7 +120,13 @@ class Trajectory:
         """
         if not 0 < strength <= 1:
             raise ValueError(f"expected strength in (0, 1], got {strength}")
-        return self.truncate(max(1, round(strength * self.grid.num_steps)))
+        steps = self.grid.num_steps
+        count = round(strength * steps)
+        if count == 0:
+            notify(f"strength={strength:g} of {steps} steps is less than one: one is sampled")
+        elif count == steps and strength < 1:
+            notify(f"strength={strength:g} of {steps} steps is all of them, as strength=1")
+        return self.truncate(max(1, count))
 
     def repeat(self, times: int) -> Trajectory:
         """The same trajectory several times over in one batch: all samples once, then again."""

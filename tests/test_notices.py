@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from erddci import METHODS, invert, reconstruct
-from erddci.controls import MasaCtrl
-from erddci.editing import edit
+from erddci.controls import LocalBlend, MasaCtrl
+from erddci.editing import EditConfig, edit
 from erddci.guidance import DEFAULT_SCHEDULE, GuidanceSchedule
 from erddci.notices import NoEffect, NotFinite
 
@@ -46,6 +46,90 @@ def test_an_end_far_from_noise_is_said(toy, points):
 def test_a_control_that_changes_nothing_is_said(tiny, path):
     with pytest.warns(NoEffect, match="MasaCtrl changed no attention: raise"):
         edit(tiny, path, tiny.condition(TARGET), MasaCtrl(start=2.0))
+
+
+PEAK = 0.999  # the maps of an untrained network are nearly flat
+
+
+def blend_of(tiny, **options):
+    return LocalBlend.from_prompts(tiny.tokenizer, [SOURCE], [TARGET], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"start": 1.5}, r"LocalBlend\(start=1.5\) blends at no step: lower start"),
+        ({"threshold": -1.0}, "the whole image of 2 of 2 samples at every .*: raise threshold"),
+        ({"threshold": 1.0}, "frees nothing of 2 of 2 samples at any step, .*: lower threshold"),
+    ],
+)
+@pytest.mark.parametrize("method", ["ddim", "dual-chain"])
+def test_a_blend_that_changes_nothing_or_all_is_said(tiny, latents, method, options, words):
+    path = invert(tiny, latents, tiny.condition(SOURCE), method, 5)
+    target = tiny.condition(TARGET)
+    free = edit(tiny, path, target).x0
+    with pytest.warns(NoEffect, match=words) as said:
+        found = edit(tiny, path, target, blend=blend_of(tiny, **options)).x0
+    assert len(said) == 1
+    expected = latents if "frees nothing" in words else free
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_samples_whose_blend_changes_nothing_are_counted(tiny, path):
+    blend = blend_of(tiny, threshold=PEAK)
+    source, target = (each.repeat(2, 1) for each in (blend.source, blend.target))
+    source[1] = target[1] = 0  # no word to look for
+    blend = LocalBlend(source, target, PEAK)
+    with pytest.warns(NoEffect, match="frees nothing of 1 of 2 samples"):
+        edit(tiny, path, tiny.condition(TARGET), blend=blend)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.7])
+def test_a_blend_that_blends_is_not_said(tiny, path, start):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = edit(
+            tiny, path, tiny.condition(TARGET), blend=blend_of(tiny, threshold=PEAK, start=start)
+        )
+    assert len(found.attention.masks) == (5 if start == 0 else 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cross_until": 0.7}, "cross_until=0.7 has no effect with control='none'"),
+        ({"control": "masactrl", "self_until": 0.7}, "self_until=0.7 .* with control='masactrl'"),
+        ({"threshold": 0.5}, "threshold=0.5 has no effect with blend=False"),
+        ({"method": "sdedit", "timestep": "current"}, "timestep='current' .* method='sdedit'"),
+        ({"strength": 0.95}, "strength=0.95 of 5 steps is all of them, as strength=1"),
+        ({"strength": 0.05}, "strength=0.05 of 5 steps is less than one: one is sampled"),
+    ],
+)
+def test_options_that_nothing_reads_are_said(tiny, latents, options, words):
+    config = EditConfig(**{"method": "ddim", "steps": 5, "guidance_scale": 1.0} | options)
+    path = config.invert(tiny, latents, [SOURCE] * 2)
+    with pytest.warns(NoEffect, match=words) as said:
+        config.edit(tiny, path, [SOURCE] * 2, [TARGET] * 2)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"control": "refine", "cross_until": 0.7, "self_until": 0.7},
+        {"control": "plug-and-play", "cross_until": 0.7, "self_until": 0.7},
+        {"control": "none", "cross_until": 0, "self_until": 0},  # nothing is what was asked for
+        {"blend": True, "threshold": PEAK},
+        {"strength": 0.6},
+        {"strength": 0.2},
+    ],
+)
+def test_options_that_are_read_are_not_said(tiny, latents, options):
+    config = EditConfig(**{"method": "ddim", "steps": 5, "guidance_scale": 1.0} | options)
+    path = config.invert(tiny, latents, [SOURCE] * 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config.edit(tiny, path, [SOURCE] * 2, [TARGET] * 2)
 
 
 def test_a_negative_prompt_without_guidance_is_said(tiny, path):
