@@ -49,3 +49,28 @@ def test_a_choice_of_what_to_do_is_an_if_statement(file):
     statements = (node for node in every(ast.Expr, file))
     chosen = [each for each in statements if isinstance(each.value, ast.IfExp | ast.BoolOp)]
     assert not [ast.unparse(each) for each in chosen]
+
+
+@each_file
+def test_functions_fit_on_a_screen(file):
+    lengths = [(each.name, code_lines(each)) for each in every(ast.FunctionDef, file)]
+    assert not [(name, length) for name, length in lengths if length > 25]
+
+
+@each_file
+def test_no_truth_value_is_multiplied(file):
+    products = (each for each in every(ast.BinOp, file) if isinstance(each.op, ast.Mult))
+    found = [each for each in products if is_truth(each.left) or is_truth(each.right)]
+    assert not [ast.unparse(each) for each in found], "write it as a condition"
+
+
+def is_truth(node):
+    negated = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
+    return negated or isinstance(node, ast.Compare | ast.BoolOp)
+
+
+@each_file
+def test_unknown_names_are_told_by_the_registry(file):
+    texts = (each.value for each in every(ast.Constant, file) if isinstance(each.value, str))
+    if file != "erddci/registry.py":
+        assert not [each for each in texts if "expected one of" in each]
