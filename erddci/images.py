@@ -158,7 +158,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "unknown format"
     if isinstance(error, Image.DecompressionBombError):
-        limit = f"{2 * (Image.MAX_IMAGE_PIXELS or 0):,}".replace(",", " ")
+        most = Image.MAX_IMAGE_PIXELS or 0  # Pillow refuses twice as many
+        limit = f"{2 * most:,}".replace(",", " ")
         return f"more than {limit} pixels: resize it first"
     said = isinstance(error, OSError | ValueError | SyntaxError) and _one_line(error)
     return said or f"damaged data, {type(error).__name__}"

@@ -87,7 +87,7 @@ class StableDiffusion:
     computes, and `name` a label with its short form.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the parts of a StableDiffusionPipeline)
         self,
         vae: AutoencoderKL,
         unet: UNet2DConditionModel,

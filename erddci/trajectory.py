@@ -147,17 +147,6 @@ class Trajectory:
     def save(self, path: str | Path) -> Path:
         """Write the whole record to one safetensors file and return its path."""
         path = Path(path)
-        words = {
-            "method": self.method,
-            "model": self.model,
-            "fingerprint": self.fingerprint,
-            "nfe": self.nfe,
-            "guided": self.guided,
-            "guidance_scale": self.condition.guidance_scale,
-            "prompt": self.condition.prompt,
-            "negative_prompt": self.condition.negative_prompt,
-            "schedule": self.condition.schedule and asdict(self.condition.schedule),
-        }
         tensors = {
             "t": self.grid.t,
             "alphas": self.grid.alphas,
@@ -171,8 +160,24 @@ class Trajectory:
         # Clones, because safetensors refuses tensors that share memory.
         tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, path, metadata={"trajectory": json.dumps(words)})
-        return path
+        # A file that is there is whole: an interruption leaves only the partial one.
+        partial = path.with_name(f".{path.name}.partial")
+        save_file(tensors, partial, metadata={"trajectory": json.dumps(self._words())})
+        return partial.replace(path)
+
+    def _words(self) -> dict[str, object]:
+        """What is no tensor."""
+        return {
+            "method": self.method,
+            "model": self.model,
+            "fingerprint": self.fingerprint,
+            "nfe": self.nfe,
+            "guided": self.guided,
+            "guidance_scale": self.condition.guidance_scale,
+            "prompt": self.condition.prompt,
+            "negative_prompt": self.condition.negative_prompt,
+            "schedule": self.condition.schedule and asdict(self.condition.schedule),
+        }
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Trajectory:

@@ -186,7 +186,9 @@ def test_wrong_use_is_refused(tiny, toy, points, latents):
         edit(tiny, path, tiny.condition([TARGET] * 3))
     with pytest.raises(ValueError, match=r"mask of the image .* got \[5, 5\]: resize"):
         edit(tiny, path, target, blend=np.ones((5, 5)))
-    with pytest.raises(ValueError, match="trajectory of .*tiny@.*, got one of mixture .*another kind of model"):
+    with pytest.raises(
+        ValueError, match="trajectory of .*tiny@.*, got one of mixture .*another kind of model"
+    ):
         edit(tiny, invert(toy, points, toy.condition(), steps=2), target)
     with pytest.raises(ValueError, match="model with attention, got mixture"):
         edit(

@@ -553,7 +553,10 @@ def test_impossible_numbers_of_steps_are_refused(toy, points, steps):
 
 def test_a_path_of_another_model_is_refused(toy, tiny, points):
     path = invert(toy, points, toy.condition(), steps=2)
-    with pytest.raises(ValueError, match="expected a trajectory of .*tiny@.*got one of mixture .*another kind of model"):
+    with pytest.raises(
+        ValueError,
+        match="expected a trajectory of .*tiny@.*got one of mixture .*another kind of model",
+    ):
         reconstruct(tiny, path)
 
 

@@ -47,29 +47,31 @@ def execute(
     out.mkdir(parents=True, exist_ok=True)
     copy = out / path.name
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, _environment(_kernels(Path(folder))):
-        try:
-            papermill.execute_notebook(
-                _literal(path),
-                _literal(copy),
-                parameters,
-                kernel_name=KERNEL,
-                cwd=path.parent,
-                progress_bar=False,
-                execution_timeout=600,
-            )
-        except papermill.PapermillExecutionError as error:
-            cell = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
-            raise NotebookError(f"{path.name} failed in {cell}; {copy} shows where") from error
-        except (DeadKernelError, CellTimeoutError) as error:
-            reason = str(error).splitlines()[0]
-            raise NotebookError(
-                f"{path.name} did not end: {reason}; {copy} shows where"
-            ) from error
+    try:
+        _run(path, copy, parameters)
+    except papermill.PapermillExecutionError as error:
+        cell = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+        raise NotebookError(f"{path.name} failed in {cell}; {copy} shows where") from error
+    except (DeadKernelError, CellTimeoutError) as error:
+        reason = str(error).splitlines()[0]
+        raise NotebookError(f"{path.name} did not end: {reason}; {copy} shows where") from error
     seconds = time.monotonic() - start
     if save:
         _keep_outputs(path, copy)
     return seconds
+
+
+def _run(path: Path, copy: Path, parameters: dict[str, object] | None) -> None:
+    with tempfile.TemporaryDirectory() as folder, _environment(_kernels(Path(folder))):
+        papermill.execute_notebook(
+            _literal(path),
+            _literal(copy),
+            parameters,
+            kernel_name=KERNEL,
+            cwd=path.parent,
+            progress_bar=False,
+            execution_timeout=600,
+        )
 
 
 KERNEL = "erddci-this-python"
