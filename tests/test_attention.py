@@ -585,6 +585,27 @@ def test_an_adapter_loaded_after_the_model_is_refused(own, latents):
     invert(own.model, latents, condition, "ddim", steps=2)
 
 
+@pytest.mark.parametrize("kind", ["none", "refine", "replace"])
+def test_a_token_that_means_a_word_edits_as_the_word_does(own, latents, kind):
+    # A textual inversion whose embedding is that of "cone", glued to what follows it.
+    tokenizer, encoder = own.model.tokenizer, own.model.text_encoder
+    tokenizer.add_tokens(["<toy>"])
+    encoder.resize_token_embeddings(len(tokenizer))
+    with torch.no_grad():
+        table = encoder.get_input_embeddings().weight
+        table[-1] = table[tokenizer.convert_tokens_to_ids("cone</w>")]
+    path = invert(own.model, latents[:1], own.model.condition(SOURCE), "ddim", steps=4)
+    found = {}
+    for word in ("cone ", "<toy>"):
+        target = SOURCE.replace("cube ", word)
+        steer = make_control(kind, tokenizer, [SOURCE], [target], 0.8, 0.4)
+        blend = LocalBlend.from_prompts(tokenizer, [SOURCE], [target], threshold=0.999)
+        condition = own.model.condition(target, guidance_scale=3)
+        found[word] = edit(own.model, path, condition, steer, blend=blend).x0
+    torch.testing.assert_close(found["<toy>"], found["cone "], rtol=0, atol=1e-12)
+    assert (found["<toy>"] - latents[:1]).abs().max() > 1e-3
+
+
 # Controls by name.
 
 
