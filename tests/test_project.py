@@ -113,7 +113,7 @@ def test_the_command_line_needs_no_extra():
     absent = [name for name in DISTRIBUTIONS if distributions_of(name) & names]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({absent})); from erddci.cli import app; "
-        "from erddci.experiments import editing_benchmark, reconstruction_benchmark; app()"
+        "from erddci.experiments import EDITING, RECONSTRUCTION; app()"
     )
     done = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True)
     assert "dual-chain reconstruction" in done.stdout, done.stderr

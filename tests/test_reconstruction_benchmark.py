@@ -133,7 +133,9 @@ def test_committed_rows_are_whole(scenes):
 
 def test_a_folder_of_other_rows_is_refused(tiny, images, tmp_path):
     RECONSTRUCTION.run(tiny, images[:1], CASES[:1], tmp_path)
-    with pytest.raises(ValueError, match="other prompts .*go on with the same model and images"):
+    with pytest.raises(
+        ValueError, match="other images or prompts.*go on with the same model and images"
+    ):
         RECONSTRUCTION.run(tiny, images[1:], CASES[:1], tmp_path)
     # More images of the same series are welcome, and fewer.
     assert len(RECONSTRUCTION.run(tiny, images[:2], CASES[:1], tmp_path)) == 2
@@ -235,9 +237,10 @@ def test_two_processes_share_a_run_and_find_the_same(tiny_folder, tmp_path):
 def test_saved_tables_are_kept_for_their_own_model(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     fresh, saved = pd.DataFrame({"value": [2.0]}), pd.DataFrame({"value": [1.0]})
-    assert record.kept(tiny, "fig", "rows", lambda: fresh) is fresh
+    assert record.cached_table(tiny, "fig", "rows", lambda: fresh) is fresh
     saved.to_csv(tmp_path / "fig_rows.csv", index=False)
-    (tmp_path / "fig.json").write_text(json.dumps({"model": tiny.name}))
-    pd.testing.assert_frame_equal(record.kept(tiny, "fig", "rows", lambda: fresh), saved)
-    (tmp_path / "fig.json").write_text(json.dumps({"model": "another"}))
-    assert record.kept(tiny, "fig", "rows", lambda: fresh) is fresh
+    (tmp_path / "fig.json").write_text(json.dumps({"fingerprint": tiny.fingerprint}))
+    pd.testing.assert_frame_equal(record.cached_table(tiny, "fig", "rows", lambda: fresh), saved)
+    other = json.loads(tiny.fingerprint) | {"dtype": "float16"}
+    (tmp_path / "fig.json").write_text(json.dumps({"fingerprint": json.dumps(other)}))
+    assert record.cached_table(tiny, "fig", "rows", lambda: fresh) is fresh

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tqdm.auto import tqdm
 
 from erddci.experiments.store import RowStore
 from erddci.model import StableDiffusion
+from erddci.notices import NotFinite
 from erddci.registry import lookup
 
 # Measures a case on a group of items: rows whose "image" is an item's place in the group.  The
@@ -66,8 +68,9 @@ def sweep(
             caches: dict[tuple[int, ...], dict] = defaultdict(dict)
             for case, numbers in missing:
                 bar.set_postfix_str(" ".join(map(str, astuple(case))), refresh=False)
-                found = measure(model, [items[n] for n in numbers], case, caches[numbers])
-                found = [asdict(case) | row | {"image": numbers[row["image"]]} for row in found]
+                measured = partial(measure, model, case=case)
+                found = _rows(measured, items, numbers, caches[numbers])
+                found = [asdict(case) | row for row in found]
                 rows += found
                 if store:
                     store.add(group.start, found)
@@ -76,6 +79,22 @@ def sweep(
         return pd.DataFrame(rows)
     processes().wait_for_everyone()
     return store.read()
+
+
+def _rows(
+    measured: Callable[..., list[dict[str, Any]]],
+    items: Sequence[Any],
+    numbers: Sequence[int],
+    cache: dict,
+) -> list[dict[str, Any]]:
+    """The rows of some items; one whose numbers grow beyond all bounds has a row that says so."""
+    try:
+        rows = measured([items[n] for n in numbers], cache=cache)
+        return [row | {"image": numbers[row["image"]]} for row in rows]
+    except NotFinite as error:
+        if len(numbers) == 1:
+            return [{"image": numbers[0], "problem": str(error)}]
+        return [row for n in numbers for row in _rows(measured, items, [n], {})]
 
 
 def _missing(

@@ -41,11 +41,22 @@ CELL = 1.3  # inches that an image takes
 SCREEN_DPI, MOST_DPI = 85, 240
 
 
+# Bytes of a figure in a notebook.
+LARGEST_PNG = 120_000
+
+
 def show(figure: Figure, alt: str) -> None:
-    """Display a figure in a notebook as one small PNG with alternative text, and close it."""
-    drawn = png(figure)
+    """Display a figure in a notebook as one small image with alternative text, and close it.
+
+    Many images make a PNG that a repository should not hold; such a figure is a JPEG.
+    """
+    drawn, kind = png(figure), "png"
     plt.close(figure)
-    display(Image(drawn, format="png", alt=alt))
+    if len(drawn) > LARGEST_PNG:
+        small, kind = io.BytesIO(), "jpeg"
+        PIL.Image.open(io.BytesIO(drawn)).save(small, kind, quality=88, subsampling=0)
+        drawn = small.getvalue()
+    display(Image(drawn, format=kind, alt=alt))
 
 
 def png(figure: Figure, dpi: float = SCREEN_DPI) -> bytes:
