@@ -98,7 +98,7 @@ def test_what_is_known_is_not_run_again(scenes, drawn, folder, rows):
     again = EDITING.run(scenes, drawn, edit_cases(WHAT, (7.5,), (2,)), folder)
     assert scenes.nfe == before
     pd.testing.assert_frame_equal(again, rows)
-    with pytest.raises(ValueError, match="other prompts"):
+    with pytest.raises(ValueError, match="other images or prompts"):
         EDITING.run(scenes, drawn[::-1], edit_cases(WHAT, (7.5,), (2,)), folder)
 
 

@@ -68,8 +68,8 @@ def sweep(
             caches: dict[tuple[int, ...], dict] = defaultdict(dict)
             for case, numbers in missing:
                 bar.set_postfix_str(" ".join(map(str, astuple(case))), refresh=False)
-                measured = partial(measure, model, case=case)
-                found = _rows(measured, items, numbers, caches[numbers])
+                measured = partial(measure, model)
+                found = _rows(measured, items, numbers, case, caches[numbers])
                 found = [asdict(case) | row for row in found]
                 rows += found
                 if store:
@@ -82,19 +82,20 @@ def sweep(
 
 
 def _rows(
-    measured: Callable[..., list[dict[str, Any]]],
+    measured: Callable[[Sequence[Any], Any, dict], list[dict[str, Any]]],
     items: Sequence[Any],
     numbers: Sequence[int],
+    case: Any,  # noqa: ANN401 (any frozen dataclass)
     cache: dict,
 ) -> list[dict[str, Any]]:
     """The rows of some items; one whose numbers grow beyond all bounds has a row that says so."""
     try:
-        rows = measured([items[n] for n in numbers], cache=cache)
+        rows = measured([items[n] for n in numbers], case, cache)
         return [row | {"image": numbers[row["image"]]} for row in rows]
     except NotFinite as error:
         if len(numbers) == 1:
             return [{"image": numbers[0], "problem": str(error)}]
-        return [row for n in numbers for row in _rows(measured, items, [n], {})]
+        return [row for n in numbers for row in _rows(measured, items, [n], case, {})]
 
 
 def _missing(
