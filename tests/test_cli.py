@@ -162,3 +162,27 @@ def test_publishing_before_training_says_what_to_run(run, tmp_path):
     result = run("train", "export", "--folder", tmp_path)
     assert result.exit_code == 1
     assert "erddci train" in result.output
+
+
+def test_warnings_are_one_line_each_without_source(run, tiny_folder, tmp_path):
+    path = tmp_path / "wide.png"
+    Image.new("RGB", (40, 20)).save(path)
+    result = run("reconstruct", path, "--model", tiny_folder, "--steps", 1)
+    said = [line for line in result.output.splitlines() if line.startswith("warning: ")]
+    assert len(said) == len(set(said)) == 2 and result.exit_code == 0
+    assert "cropped" in said[0] and "1 steps end at t = 1" in said[1]
+    assert ".py" not in result.output
+
+
+def test_an_image_that_cannot_be_saved_is_one_line(run, image, tiny_folder, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    for out in (blocked / "back.png", tmp_path / "back.unknown"):
+        result = run("reconstruct", image, "--model", tiny_folder, "--steps", 5, "--out", out)
+        assert result.exit_code == 1 and result.output.splitlines()[-1].startswith("error: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "image.png"}
+
+
+def test_methods_are_listed(run):
+    result = run("methods")
+    assert [line.split()[0] for line in result.output.splitlines()] == list(erddci.METHODS)

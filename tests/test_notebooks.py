@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import statistics
+import sys
 from functools import cache
 
 import nbformat
@@ -415,3 +416,12 @@ def test_recorded_answers_are_right(answers, capsys, monkeypatch):
     workbook.check("measured", 12.5)
     workbook.check("measured", 33.04)
     assert capsys.readouterr().out.splitlines()[1:] == [exercises.RIGHT, exercises.WRONG]
+
+
+def test_notebooks_run_on_this_interpreter_in_folders_of_any_name(tmp_path):
+    folder = tmp_path / "Übung {1} of 2"
+    folder.mkdir()
+    path = write(folder / "00_python.ipynb", "import sys", "print(sys.executable)")
+    notebooks.execute(path, folder / "out {x}", save=True)
+    (result,) = nbformat.read(path, 4).cells[-1].outputs
+    assert result.text.strip() == sys.executable
