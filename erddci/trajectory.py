@@ -16,7 +16,7 @@ from erddci.guidance import Condition, GuidanceSchedule
 from erddci.notices import notify
 
 # The three kinds of tensors that a method may store beside its latents.
-STORED = ("per_node", "per_step", "constants")
+STORED_KINDS = ("per_node", "per_step", "constants")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Trajectory:
             "text": self.condition.text,
             "null": self.condition.null,
         }
-        for kind in STORED:
+        for kind in STORED_KINDS:
             stored = getattr(self, kind)
             tensors |= {f"{kind}.{name}": tensor for name, tensor in stored.items()}
         # Clones, because safetensors refuses tensors that share memory.
@@ -201,7 +201,7 @@ class Trajectory:
         told = {name: words.pop(name) for name in ("guidance_scale", "prompt", "negative_prompt")}
         condition = Condition(tensors["text"], tensors["null"], schedule=schedule, **told)
         grid = Grid(tensors["t"].cpu(), tensors["alphas"].cpu())
-        stored = {kind: _under(kind, tensors) for kind in STORED}
+        stored = {kind: _under(kind, tensors) for kind in STORED_KINDS}
         return cls(grid, tensors["xs"], condition, **stored, **words)
 
 

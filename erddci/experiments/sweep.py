@@ -70,7 +70,6 @@ def sweep(
                 bar.set_postfix_str(" ".join(map(str, astuple(case))), refresh=False)
                 measured = partial(measure, model)
                 found = _rows(measured, items, numbers, case, caches[numbers])
-                found = [asdict(case) | row for row in found]
                 rows += found
                 if store:
                     store.add(group.start, found)
@@ -91,10 +90,10 @@ def _rows(
     """The rows of some items; one whose numbers grow beyond all bounds has a row that says so."""
     try:
         rows = measured([items[n] for n in numbers], case, cache)
-        return [row | {"image": numbers[row["image"]]} for row in rows]
+        return [asdict(case) | row | {"image": numbers[row["image"]]} for row in rows]
     except NotFinite as error:
         if len(numbers) == 1:
-            return [{"image": numbers[0], "problem": str(error)}]
+            return [asdict(case) | {"image": numbers[0], "problem": str(error)}]
         return [row for n in numbers for row in _rows(measured, items, [n], case, {})]
 
 
