@@ -11,9 +11,10 @@ import erddci
 from erddci.scenes.captions import LENGTH, tokenizer
 from erddci.scenes.classifier import QUESTIONS, AttributeClassifier, attributes, targets
 from erddci.scenes.examples import KINDS, _edit, edits, held_out
-from erddci.scenes.render import CAMERA, FIELD_OF_VIEW, LOOK_AT, render
+from erddci.scenes.render import CAMERA, LOOK_AT, render
 from erddci.scenes.scene import (
     ATTRIBUTES,
+    FIELD_OF_VIEW,
     FLOORS,
     HELD_OUT_SEEDS,
     SHAPES,

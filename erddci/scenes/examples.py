@@ -23,11 +23,16 @@ from erddci.scenes.scene import (
     caption,
     change,
     remove,
+    sample_any,
+    sample_named_scene,
     sample_object,
     sample_scene,
+    swap,
 )
+from erddci.scenes.things import FACES, GROUPS, NamedObject
 
 KINDS = ("colour", "shape", "material", "size", "floor", "replace", "remove", "add")
+NAMED_KINDS = (*KINDS, "name", "expression", "swap")  # in scenes with named things
 
 
 @dataclass(frozen=True)
@@ -71,31 +76,41 @@ def examples() -> list[Example]:
 
 
 def edits(
-    count: int, kinds: tuple[str, ...] = KINDS, start: int = FirstSeed.EDITS
+    count: int,
+    kinds: tuple[str, ...] = KINDS,
+    start: int = FirstSeed.EDITS,
+    named: bool = False,
 ) -> list[Example]:
     """`count` held-out scenes, each with one edit drawn at random; the kinds take turns.
 
     An edit changes one attribute of one thing, or the floor; "replace" changes colour and shape
-    of a thing, "remove" and "add" take one of two things away and put a second one in.
+    of a thing, "remove" and "add" take one of two things away and put a second one in.  With
+    named things there are three more: "name" makes of a thing another of its group, "expression"
+    changes a face, "swap" lets two things change sides.
+
+    Args:
+        named: from the world in which half of the things have names.
 
     Raises:
         ValueError: an unknown kind, or more edits than were held out.
     """
+    known, sample = (NAMED_KINDS, sample_named_scene) if named else (KINDS, sample_scene)
     if not kinds:
-        raise ValueError(f"expected some of {', '.join(KINDS)}, got no kinds of edits")
+        raise ValueError(f"expected some of {', '.join(known)}, got no kinds of edits")
     for kind in kinds:
-        if kind not in KINDS:
-            raise unknown(kind, KINDS, "kind of edit")
+        if kind not in known:
+            raise unknown(kind, known, "kind of edit")
     if not 0 <= start <= start + 20 * count <= len(HELD_OUT_SEEDS):
         raise ValueError(f"expected seeds within {len(HELD_OUT_SEEDS)}, got {start} + 20·{count}")
     found: list[Example] = []
     for seed in HELD_OUT_SEEDS[start:]:
         if len(found) == count:
             break
-        before, kind = sample_scene(seed), kinds[len(found) % len(kinds)]
+        before, kind = sample(seed), kinds[len(found) % len(kinds)]
+        edit = _named_edit if named else _edit
         try:
             # A stream of its own: the scene's would tie what is changed to what was drawn.
-            after = _edit(before, kind, np.random.default_rng((seed, 1)))
+            after = edit(before, kind, np.random.default_rng((seed, 2 if named else 1)))
         except ValueError:  # the edit does not fit this scene; it may fit the next
             continue
         found.append(_example(kind, before, after))
@@ -115,6 +130,8 @@ def _edit(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
 
     def different(*names: Attribute) -> dict[str, str]:
         thing = scene.objects[index]
+        if isinstance(thing, NamedObject) and names != ("size",):
+            raise ValueError(f"expected a shape for an edit of its {kind}, got {thing}")
         return {name: other(ATTRIBUTES[name], getattr(thing, name)) for name in names}
 
     if kind == "floor":
@@ -125,6 +142,30 @@ def _edit(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
         return add(scene, sample_object(rng))
     names: tuple[Attribute, ...] = ("colour", "shape") if kind == "replace" else (kind,)  # type: ignore[assignment]
     return change(scene, index, **different(*names))
+
+
+def _named_edit(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
+    """The same in the world of named things."""
+    index = int(rng.integers(len(scene.objects)))
+    thing = scene.objects[index]
+    if kind == "swap":
+        return swap(scene)
+    if kind == "add":
+        return add(scene, sample_any(rng))
+    if kind in ("name", "expression"):
+        return change(scene, index, name=str(rng.choice(_others(thing, kind))))
+    return _edit(scene, kind, rng)
+
+
+def _others(thing: SceneObject | NamedObject, kind: str) -> list[str]:
+    """What a thing may become: another of its group; a face only by its expression.
+
+    Raises:
+        ValueError: a thing without a name, or the wrong kind of edit for it.
+    """
+    if not isinstance(thing, NamedObject) or (thing.name in FACES) != (kind == "expression"):
+        raise ValueError(f"expected a thing whose {kind} can change, got {thing}")
+    return [n for n, group in GROUPS.items() if group == GROUPS[thing.name] and n != thing.name]
 
 
 def _example(name: str, before: Scene, after: Scene) -> Example:

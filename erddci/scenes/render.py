@@ -1,4 +1,4 @@
-"""A small ray caster: spheres, cubes, cylinders and cones on a floor, lit by one light.
+"""A small ray caster: spheres, cubes, cylinders, cones and cards on a floor, lit by one light.
 
 Rays are rows of [R, 3] arrays in floor units: x to the right, y up, z towards the camera.  A shape
 stands at the origin, has radius 1, and is scaled and turned by moving the rays instead.
@@ -11,14 +11,15 @@ from functools import lru_cache
 
 import numpy as np
 
+from erddci.scenes import cards
 from erddci.scenes.scene import COLOURS, FLOORS, Scene, SceneObject
+from erddci.scenes.things import NamedObject
 
 Array = np.ndarray
 
 SUPERSAMPLING = 2  # rays per pixel side
 CAMERA = np.array([0.0, 3.3, 5.4], np.float32)
 LOOK_AT = np.array([0.0, 0.42, 0.0], np.float32)
-FIELD_OF_VIEW = 0.34  # half the image's width at distance 1
 
 
 @dataclass(frozen=True)
@@ -31,26 +32,28 @@ class Rendering:
 
 def render(scene: Scene, size: int = 128) -> Rendering:
     """Render a scene at `size` × `size` pixels; the same scene gives the same bytes."""
-    rays = _rays(size)
+    rays = _rays(size, scene.field_of_view)
     origin = np.broadcast_to(CAMERA, rays.shape)
     light = _light(scene.light)
 
-    reach = CAMERA[1] / -rays[:, 1]  # every ray meets the floor: the camera looks down
-    owner = np.full(len(rays), -1)
-    normal = np.broadcast_to(np.array([0, 1, 0], np.float32), rays.shape).copy()
-    for index, thing in enumerate(scene.objects):
-        t, n = _hit(thing, origin, rays)
-        nearer = t < reach
-        reach[nearer], owner[nearer], normal[nearer] = t[nearer], index, n[nearer]
-
+    shapes = {i: thing for i, thing in enumerate(scene.objects) if isinstance(thing, SceneObject)}
+    named = {i: thing for i, thing in enumerate(scene.objects) if isinstance(thing, NamedObject)}
+    reach, owner, normal = _first_hits(shapes, origin, rays)
     point = origin + reach[:, None] * rays
     lit = np.ones(len(rays), np.float32)
     towards = np.broadcast_to(light, rays.shape)
-    for thing in scene.objects:
+    for thing in shapes.values():
         blocked = _hit(thing, point + 1e-3 * normal, towards)[0] < np.inf
         lit[blocked] = 0.0
-
+    for thing in named.values():
+        lit *= cards.light_past(thing, point, light)
     colour = _shade(scene, owner, point, normal, rays, lit)
+    for thing in named.values():
+        colour *= cards.contact_shadow(thing, point)[:, None]
+    # The farther card first, so that the nearer one covers it.
+    for index, thing in sorted(named.items(), key=lambda item: item[1].z):
+        opacity = cards.paint(thing, origin, rays, reach, colour)
+        owner[opacity >= 0.5] = index
     grid = (size, SUPERSAMPLING, size, SUPERSAMPLING)
     pixels = np.clip(colour, 0, 1).reshape(*grid, 3).mean((1, 3)) ** (1 / 2.2)
     covered = owner.reshape(grid)[
@@ -60,8 +63,22 @@ def render(scene: Scene, size: int = 128) -> Rendering:
     return Rendering(np.round(pixels * 255).astype(np.uint8), masks)
 
 
+def _first_hits(
+    shapes: dict[int, SceneObject], origin: Array, rays: Array
+) -> tuple[Array, Array, Array]:
+    """How far each ray gets [R], the object that it meets (−1: the floor), and the normal there."""
+    reach = CAMERA[1] / -rays[:, 1]  # every ray meets the floor: the camera looks down
+    owner = np.full(len(rays), -1)
+    normal = np.broadcast_to(np.array([0, 1, 0], np.float32), rays.shape).copy()
+    for index, thing in shapes.items():
+        t, n = _hit(thing, origin, rays)
+        nearer = t < reach
+        reach[nearer], owner[nearer], normal[nearer] = t[nearer], index, n[nearer]
+    return reach, owner, normal
+
+
 @lru_cache(maxsize=4)
-def _rays(size: int) -> Array:
+def _rays(size: int, field_of_view: float) -> Array:
     forward = LOOK_AT - CAMERA
     forward = forward / np.linalg.norm(forward)
     right = np.cross(forward, np.array([0, 1, 0], np.float32))
@@ -69,7 +86,7 @@ def _rays(size: int) -> Array:
     up = np.cross(right, forward)
     count = size * SUPERSAMPLING
     across = (np.arange(count, dtype=np.float32) + 0.5) / count * 2 - 1
-    u, v = np.meshgrid(across * FIELD_OF_VIEW, -across * FIELD_OF_VIEW)
+    u, v = np.meshgrid(across * field_of_view, -across * field_of_view)
     rays = forward + u.reshape(-1, 1) * right + v.reshape(-1, 1) * up
     return (rays / np.linalg.norm(rays, axis=1, keepdims=True)).astype(np.float32)
 
@@ -87,6 +104,8 @@ def _shade(
     albedo = np.broadcast_to(floor, rays.shape).copy()
     shiny = np.zeros(len(rays), bool)
     for index, thing in enumerate(scene.objects):
+        if isinstance(thing, NamedObject):
+            continue
         albedo[owner == index] = np.array(COLOURS[thing.colour], np.float32) ** 2.2
         shiny |= (owner == index) & (thing.material == "shiny")
 

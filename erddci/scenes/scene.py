@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from erddci.registry import lookup, unknown
+from erddci.scenes.things import EXTENTS, NAMES, NamedObject
 
 SHAPES = ("sphere", "cube", "cylinder", "cone")
 COLOURS = {
@@ -36,6 +37,9 @@ FLOORS = {
     "khaki": (0.56, 0.54, 0.28),
 }
 
+FIELD_OF_VIEW = 0.34  # half the image's width at distance 1
+CLOSER = 0.285  # the same where there are named things, which have more to show
+
 # Seeds are split once and for all: nothing a model was trained on is ever used to judge it.
 TRAIN_SEEDS = range(0, 1_000_000)
 HELD_OUT_SEEDS = range(1_000_000, 2_000_000)
@@ -58,6 +62,9 @@ WORDS = (
     + [*SIZES, *COLOURS, *MATERIALS, *SHAPES]
     + [floor for floor in FLOORS if floor not in COLOURS]
 )
+
+# The same for scenes with named things, whose names are one word or, a face's, two.
+WORLD_WORDS = tuple(dict.fromkeys([*WORDS, *" ".join(NAMES).split()]))
 
 Attribute = Literal["colour", "shape", "material", "size"]
 ATTRIBUTES: dict[Attribute, tuple[str, ...]] = {
@@ -92,10 +99,11 @@ class SceneObject:
 class Scene:
     """One or two objects, ordered from left to right, on a floor under one light."""
 
-    objects: tuple[SceneObject, ...]
+    objects: tuple[SceneObject | NamedObject, ...]
     floor: str
     light: float  # azimuth of the light, in radians
     right_first: bool = False  # whether the caption starts with the thing on the right
+    field_of_view: float = FIELD_OF_VIEW
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.objects) <= 2:
@@ -123,6 +131,65 @@ def sample_scene(seed: int) -> Scene:
     )
 
 
+def sample_named_scene(seed: int) -> Scene:
+    """Sample the scene of a seed from the world in which half of the things have names.
+
+    The same seeds as `sample_scene`'s train and judge; no training scene shows a pair of things
+    that `held_out_pair` keeps from it.
+    """
+    rng = np.random.default_rng([seed, 1])  # a stream of its own, not `sample_scene`'s
+    count = 2 if rng.random() < 0.65 else 1
+    # What is in a scene is settled before where: a pair without room tries other places alone.
+    drawn = [sample_any(rng) for _ in range(count)]
+    while count == 2 and seed in TRAIN_SEEDS and held_out_pair(*drawn):
+        drawn = [sample_any(rng) for _ in range(count)]
+    while True:
+        objects = tuple(sorted((_placed(t, rng) for t in drawn), key=lambda t: t.x))
+        if count == 1 or _apart(*objects):
+            break
+    return Scene(
+        objects,
+        floor=str(rng.choice(list(FLOORS))),
+        light=float(rng.uniform(-0.9, 0.9)),
+        right_first=bool(rng.random() < 0.5),
+        field_of_view=CLOSER,
+    )
+
+
+def sample_any(rng: np.random.Generator) -> SceneObject | NamedObject:
+    """Sample a named thing or a shape, with even odds, where the closer view has room for it."""
+    return _placed(sample_named_object(rng) if rng.random() < 0.5 else sample_object(rng), rng)
+
+
+def _placed(
+    thing: SceneObject | NamedObject, rng: np.random.Generator
+) -> SceneObject | NamedObject:
+    # The closer view cuts off nothing of a large thing at these places.
+    x, z = rng.uniform(-0.85, 0.85), rng.uniform(-0.6, 0.4)
+    return replace(thing, x=float(x), z=float(z))
+
+
+def sample_named_object(rng: np.random.Generator) -> NamedObject:
+    """Sample one named thing, in the middle of the floor: its name and its size."""
+    return NamedObject(str(rng.choice(list(EXTENTS))), str(rng.choice(NAMES)), x=0.0, z=0.0)
+
+
+def held_out_pair(one: SceneObject | NamedObject, other: SceneObject | NamedObject) -> bool:
+    """Whether no training scene shows these two together: one pair in eight of those with names.
+
+    Only the name or the shape counts, and not which stands on the left.
+    """
+    if isinstance(one, SceneObject) and isinstance(other, SceneObject):
+        return False
+    nouns = (*NAMES, *SHAPES)
+    return (nouns.index(noun(one)) + nouns.index(noun(other))) % 8 == 7
+
+
+def noun(thing: SceneObject | NamedObject) -> str:
+    """What a caption calls a thing: its name or its shape."""
+    return thing.name if isinstance(thing, NamedObject) else thing.shape
+
+
 def sample_object(rng: np.random.Generator) -> SceneObject:
     """Draw one thing: its attributes and its pose."""
     return SceneObject(
@@ -136,9 +203,13 @@ def sample_object(rng: np.random.Generator) -> SceneObject:
     )
 
 
-def _apart(left: SceneObject, right: SceneObject) -> bool:
+def _apart(left: SceneObject | NamedObject, right: SceneObject | NamedObject) -> bool:
     # Room for both at full size, so that no change of size or shape makes them touch.
-    return right.x - left.x > 1.25
+    return right.x - left.x > _room(left) + _room(right)
+
+
+def _room(thing: SceneObject | NamedObject) -> float:
+    return EXTENTS["large"] / 2 if isinstance(thing, NamedObject) else 0.625
 
 
 def caption(scene: Scene, brief: bool = False) -> str:
@@ -146,12 +217,34 @@ def caption(scene: Scene, brief: bool = False) -> str:
 
     A brief caption names neither sizes nor materials.
     """
-    names = [f"a {t.colour} {t.shape}" if brief else str(t) for t in scene.objects]
+    names = [_brief(thing) if brief else str(thing) for thing in scene.objects]
     if len(names) == 1:
         return f"{names[0]} on a {scene.floor} floor"
     left, right = names
     first, side, second = (right, "right", left) if scene.right_first else (left, "left", right)
     return f"{first} {side} of {second} on a {scene.floor} floor"
+
+
+def subjects(scene: Scene, brief: bool = False) -> list[int | None]:
+    """What each word of a scene's caption speaks of: a thing, the floor, or neither (None).
+
+    Things are counted from the left; the floor comes after the last.
+    """
+    order = (1, 0) if scene.right_first and len(scene.objects) == 2 else range(len(scene.objects))
+    found: list[int | None] = []
+    for index in order:
+        thing = scene.objects[index]
+        words = (_brief(thing) if brief else str(thing)).split()
+        found += [None, None] if found else []  # "left of"
+        found += [None, *[index] * (len(words) - 1)]  # "a" is nobody's
+    floor = len(scene.objects)
+    return [*found, None, None, floor, floor]  # "on a teal floor"
+
+
+def _brief(thing: SceneObject | NamedObject) -> str:
+    return (
+        f"a {thing.name}" if isinstance(thing, NamedObject) else f"a {thing.colour} {thing.shape}"
+    )
 
 
 def change(scene: Scene, index: int | None = None, **attributes: str) -> Scene:
@@ -165,16 +258,32 @@ def change(scene: Scene, index: int | None = None, **attributes: str) -> Scene:
     floor = attributes.pop("floor", scene.floor)
     if floor not in FLOORS:
         raise unknown(floor, FLOORS, "floor")
-    for name, value in attributes.items():
-        known = lookup(ATTRIBUTES, name, "attribute")
-        if value not in known:
-            raise unknown(value, known, name)
     objects = list(scene.objects)
     if attributes:
         if index is None or not 0 <= index < len(objects):
             raise ValueError(f"expected the index of one of {len(objects)} objects, got {index}")
+        for name, value in attributes.items():
+            known = lookup(attributes_of(objects[index]), name, "attribute")
+            if value not in known:
+                raise unknown(value, known, name)
         objects[index] = replace(objects[index], **attributes)
     return replace(scene, objects=tuple(objects), floor=floor)
+
+
+def attributes_of(thing: SceneObject | NamedObject) -> dict[str, tuple[str, ...]]:
+    """What can be changed about a thing, and to what."""
+    if isinstance(thing, SceneObject):
+        return {**ATTRIBUTES}
+    return {"size": tuple(EXTENTS), "name": NAMES}
+
+
+def swap(scene: Scene) -> Scene:
+    """Return the scene with its two things in each other's place."""
+    if len(scene.objects) != 2:
+        raise ValueError(f"expected a scene of two objects, got {scene}")
+    left, right = scene.objects
+    objects = (replace(right, x=left.x, z=left.z), replace(left, x=right.x, z=right.z))
+    return replace(scene, objects=objects)
 
 
 def remove(scene: Scene, index: int) -> Scene:
@@ -184,7 +293,7 @@ def remove(scene: Scene, index: int) -> Scene:
     return replace(scene, objects=(scene.objects[1 - index],))
 
 
-def add(scene: Scene, thing: SceneObject) -> Scene:
+def add(scene: Scene, thing: SceneObject | NamedObject) -> Scene:
     """Return the scene of one thing with a second thing beside it."""
     objects = tuple(sorted((*scene.objects, thing), key=lambda t: t.x))
     if len(objects) != 2 or not _apart(*objects):
