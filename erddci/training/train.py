@@ -30,7 +30,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from erddci.grid import stable_diffusion_scheduler
 from erddci.scenes import classifier as questions
 from erddci.scenes.captions import LENGTH, tokenizer
-from erddci.scenes.scene import TRAIN_SEEDS, caption, sample_scene
+from erddci.scenes.scene import TRAIN_SEEDS, WORDS, caption, sample_scene
 from erddci.training.dataset import scene_images
 
 SCENES = 24_000  # training scenes: more than the UNet sees in a few epochs
@@ -56,11 +56,13 @@ def new_vae() -> AutoencoderKL:
 class Denoiser(nn.Module):
     """The two networks that are trained together: text encoder and UNet."""
 
-    def __init__(self) -> None:
+    def __init__(self, vocabulary: tuple[str, ...] = WORDS, channels: int = 4) -> None:
         super().__init__()
-        self.text = CLIPTextModel(_text_config())
+        self.text = CLIPTextModel(_text_config(vocabulary))
         self.unet = UNet2DConditionModel(
             sample_size=16,
+            in_channels=channels,
+            out_channels=channels,
             block_out_channels=(64, 192),
             down_block_types=("CrossAttnDownBlock2D",) * 2,
             up_block_types=("CrossAttnUpBlock2D",) * 2,
@@ -75,8 +77,8 @@ class Denoiser(nn.Module):
         return self.unet(x, t, text).sample
 
 
-def _text_config() -> CLIPTextConfig:
-    words = tokenizer()
+def _text_config(vocabulary: tuple[str, ...]) -> CLIPTextConfig:
+    words = tokenizer(vocabulary)
     return CLIPTextConfig(
         vocab_size=len(words),
         hidden_size=WIDTH,
