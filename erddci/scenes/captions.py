@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
@@ -13,7 +14,7 @@ from erddci.scenes.scene import WORDS
 LENGTH = 24  # tokens in a prompt, start and end included; the longest caption takes 18
 
 
-def tokenizer(words: tuple[str, ...] = WORDS) -> CLIPTokenizer:
+def tokenizer(words: Sequence[str] = WORDS) -> CLIPTokenizer:
     """Build the CLIP tokenizer of the embedded model from its word list.
 
     Byte-pair encoding is trained on `words` until each is one token; any other word falls apart

@@ -55,13 +55,13 @@ class Recorder:
     ) -> Tensor:
         words = encoder_hidden_states
         query, key, value = (
-            layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # type: ignore[misc]
             for layer, x in ((attn.to_q, hidden_states), (attn.to_k, words), (attn.to_v, words))
         )
         probs = (query * attn.scale @ key.mT).float().softmax(-1)
         self.kept.append(probs.mean(1))
         seen = (probs.to(value) @ value).transpose(1, 2).flatten(2)
-        return attn.to_out[1](attn.to_out[0](seen))
+        return attn.to_out[1](attn.to_out[0](seen))  # type: ignore[index]
 
 
 @contextmanager

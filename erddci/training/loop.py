@@ -67,7 +67,7 @@ def train(
         average.update_parameters(network)
         if (step + 1) % recipe.every == 0 or step + 1 == recipe.steps:
             _save(parts, checkpoint, step + 1)
-            save_model(average.module, weights)
+            save_model(average.module, str(weights))
             _log(folder / "loss.csv", step + 1, losses, time.monotonic() - began)
             losses, began = [], time.monotonic()
     return average.module.eval()  # type: ignore[return-value]

@@ -54,21 +54,28 @@ class Muon(torch.optim.Optimizer):
                     continue
                 state = self.state[weight]
                 change = (
-                    _orthogonal(weight, state, group)
+                    _orthogonal(weight.grad, state, group)
                     if group["muon"]
-                    else (_adam(weight, state, group))
+                    else _adam(weight.grad, state, group)
                 )
                 weight.sub_(change, alpha=group["lr"])
+
+
+def _kept(state: dict[str, Tensor], name: str, like: Tensor) -> Tensor:
+    """What an optimizer keeps under a name, zeros at first."""
+    if name not in state:
+        state[name] = torch.zeros_like(like)
+    return state[name]
 
 
 def _matrix(weight: Tensor) -> Tensor:
     return weight.reshape(len(weight), -1)
 
 
-def _orthogonal(weight: Tensor, state: dict[str, Tensor], group: dict) -> Tensor:
-    average = state.setdefault("average", torch.zeros_like(weight))
-    average.lerp_(weight.grad, 1 - group["momentum"])
-    x = _matrix(weight.grad.lerp(average, group["momentum"])).bfloat16()  # Nesterov's
+def _orthogonal(gradient: Tensor, state: dict[str, Tensor], group: dict) -> Tensor:
+    average = _kept(state, "average", gradient)
+    average.lerp_(gradient, 1 - group["momentum"])
+    x = _matrix(gradient.lerp(average, group["momentum"])).bfloat16()  # Nesterov's
     tall = len(x) > x.shape[1]
     x = (x.T if tall else x) / (x.norm() + 1e-7)
     a, b, c = QUINTIC
@@ -77,16 +84,16 @@ def _orthogonal(weight: Tensor, state: dict[str, Tensor], group: dict) -> Tensor
         x = a * x + (b * square + c * square @ square) @ x
     x = x.T if tall else x
     # As large a step, root mean square, as Adam's of the same learning rate times 0.2.
-    return 0.2 * max(x.shape) ** 0.5 * x.float().reshape(weight.shape)
+    return 0.2 * max(x.shape) ** 0.5 * x.float().reshape(gradient.shape)
 
 
-def _adam(weight: Tensor, state: dict[str, Tensor], group: dict) -> Tensor:
-    first = state.setdefault("first", torch.zeros_like(weight))
-    second = state.setdefault("second", torch.zeros_like(weight))
-    count = state.setdefault("count", torch.zeros(()))
+def _adam(gradient: Tensor, state: dict[str, Tensor], group: dict) -> Tensor:
+    first = _kept(state, "first", gradient)
+    second = _kept(state, "second", gradient)
+    count = _kept(state, "count", torch.zeros(()))
     count += 1
     near, far = group["betas"]
-    first.lerp_(weight.grad, 1 - near)
-    second.lerp_(weight.grad.square(), 1 - far)
+    first.lerp_(gradient, 1 - near)
+    second.lerp_(gradient.square(), 1 - far)
     scale = (second / (1 - far**count)).sqrt() + 1e-8
     return first / (1 - near**count) / scale

@@ -27,7 +27,7 @@ def rendered(folder: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
     pictures = _grown(folder / "pictures.npy", (count, 128, 128, 3))
     regions = _grown(folder / "regions.npy", (count, REGIONS, CELLS, CELLS))
     # A region of a scene that was rendered has a floor; the file is born with zeros.
-    missing = np.flatnonzero(~regions.reshape(len(regions), -1).any(1)[:count])
+    missing = np.flatnonzero(~regions[:count].any((1, 2, 3)))
     for number in tqdm(missing, "rendering"):
         scene = render(sample_named_scene(TRAIN_SEEDS[number]))
         pictures[number] = scene.image
@@ -40,7 +40,7 @@ def shares(rendering: Rendering) -> np.ndarray:
     masks = np.zeros((REGIONS, *rendering.masks.shape[1:]), np.float32)
     masks[: len(rendering.masks)] = rendering.masks
     masks[len(rendering.masks)] = ~rendering.masks.any(0)
-    side = masks.shape[1] // CELLS
+    side = rendering.masks.shape[-1] // CELLS
     cells = masks.reshape(REGIONS, CELLS, side, CELLS, side).mean((2, 4))
     return np.round(255 * cells).astype(np.uint8)
 

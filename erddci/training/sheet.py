@@ -51,7 +51,7 @@ def _cell(data: bytes) -> Image.Image:
     """One thing, as large as a cell allows, standing in the middle of its last row."""
     whole = Image.open(io.BytesIO(data)).convert("RGBA")
     # Faint glows around a thing are not part of it.
-    thing = whole.crop(whole.getchannel("A").point(lambda a: 255 * (a > 32)).getbbox())
+    thing = whole.crop(whole.getchannel("A").point([0] * 33 + [255] * 223).getbbox())
     scale = CELL / max(thing.size)
     size = (round(thing.width * scale), round(thing.height * scale))
     cell = Image.new("RGBA", (CELL, CELL))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -56,7 +56,7 @@ def new_vae() -> AutoencoderKL:
 class Denoiser(nn.Module):
     """The two networks that are trained together: text encoder and UNet."""
 
-    def __init__(self, vocabulary: tuple[str, ...] = WORDS, channels: int = 4) -> None:
+    def __init__(self, vocabulary: Sequence[str] = WORDS, channels: int = 4) -> None:
         super().__init__()
         self.text = CLIPTextModel(_text_config(vocabulary))
         self.unet = UNet2DConditionModel(
