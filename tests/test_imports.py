@@ -35,7 +35,7 @@ LAYERS = {
     "attention": (),
     "controls": ("attention", "prompts"),
     "model": ("grid", "guidance", "images", "attention", "checkpoint", "identity", "prompts"),
-    "training": ("training", "scenes", "grid", "metrics", "model"),
+    "training": ("training", "scenes", "grid", "metrics", "checkpoint", "model"),
 }
 LAYERS["editing"] = tuple(set(LAYERS) - {"metrics", "scenes", "toy", "model", "training"})
 LAYERS["plots"] = ("plots", "inversion", "controls")

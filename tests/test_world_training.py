@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from erddci.model import EMBEDDED
+from erddci.checkpoint.hub import EMBEDDED
 from erddci.scenes.captions import tokenizer
 from erddci.scenes.scene import (
     TRAIN_SEEDS,

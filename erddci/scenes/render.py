@@ -40,11 +40,7 @@ def render(scene: Scene, size: int = 128) -> Rendering:
     named = {i: thing for i, thing in enumerate(scene.objects) if isinstance(thing, NamedObject)}
     reach, owner, normal = _first_hits(shapes, origin, rays)
     point = origin + reach[:, None] * rays
-    lit = np.ones(len(rays), np.float32)
-    towards = np.broadcast_to(light, rays.shape)
-    for thing in shapes.values():
-        blocked = _hit(thing, point + 1e-3 * normal, towards)[0] < np.inf
-        lit[blocked] = 0.0
+    lit = _unblocked(shapes, point + 1e-3 * normal, light)
     for thing in named.values():
         lit *= cards.light_past(thing, point, light)
     colour = _shade(scene, owner, point, normal, rays, lit)
@@ -66,7 +62,7 @@ def render(scene: Scene, size: int = 128) -> Rendering:
 def _first_hits(
     shapes: dict[int, SceneObject], origin: Array, rays: Array
 ) -> tuple[Array, Array, Array]:
-    """How far each ray gets [R], the object that it meets (−1: the floor), and the normal there."""
+    """How far each ray gets [R], which object it meets (−1: the floor), and the normal there."""
     reach = CAMERA[1] / -rays[:, 1]  # every ray meets the floor: the camera looks down
     owner = np.full(len(rays), -1)
     normal = np.broadcast_to(np.array([0, 1, 0], np.float32), rays.shape).copy()
@@ -75,6 +71,15 @@ def _first_hits(
         nearer = t < reach
         reach[nearer], owner[nearer], normal[nearer] = t[nearer], index, n[nearer]
     return reach, owner, normal
+
+
+def _unblocked(shapes: dict[int, SceneObject], point: Array, light: Array) -> Array:
+    """1 where the light reaches a point [R], 0 in the shadow of a shape."""
+    lit = np.ones(len(point), np.float32)
+    towards = np.broadcast_to(light, point.shape)
+    for thing in shapes.values():
+        lit[_hit(thing, point, towards)[0] < np.inf] = 0.0
+    return lit
 
 
 @lru_cache(maxsize=4)

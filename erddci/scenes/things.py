@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from erddci.registry import unknown
+
 SHEET = Path(__file__).parent / "things.webp"
 INDEX = Path(__file__).parent / "things.csv"
 CELL = 96  # pixels a thing has on the sheet, each way
@@ -62,6 +64,6 @@ def picture(name: str) -> np.ndarray:
         ValueError: a name that no thing has.
     """
     if name not in GROUPS:
-        raise ValueError(f"unknown thing {name!r}: expected one of {', '.join(NAMES)}")
+        raise unknown(name, NAMES, "thing")
     row, column = divmod(NAMES.index(name), COLUMNS)
     return _sheet()[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL]

@@ -185,7 +185,8 @@ def train_denoiser(
         index = torch.randint(len(latents), (size,), generator=generator)
         t = torch.randint(1000, (size,), generator=generator)
         luck = torch.rand(size, generator=generator)
-        variant = torch.randint(2, (size,), generator=generator) + 2 * (luck < 0.2)
+        variant = torch.randint(2, (size,), generator=generator)
+        variant = torch.where(luck < 0.2, variant + 2, variant)
         tokens, subject = captions.tokens[variant, index], captions.subject[variant, index]
         tokens[luck < 0.1], subject[luck < 0.1] = empty, NOBODY
         noise = torch.randn(latents[index].shape, generator=generator)

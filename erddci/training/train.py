@@ -77,7 +77,7 @@ class Denoiser(nn.Module):
         return self.unet(x, t, text).sample
 
 
-def _text_config(vocabulary: tuple[str, ...]) -> CLIPTextConfig:
+def _text_config(vocabulary: Sequence[str]) -> CLIPTextConfig:
     words = tokenizer(vocabulary)
     return CLIPTextConfig(
         vocab_size=len(words),

@@ -38,7 +38,7 @@ def vae(folder: Folder = Path("training"), steps: int = 8000, scenes: int = SCEN
 @app.command()
 def denoiser(folder: Folder = Path("training"), steps: int = 8000, scenes: int = SCENES) -> None:
     """Train UNet and text encoder, from the embedded model's, on latents of training scenes."""
-    from erddci.model import EMBEDDED
+    from erddci.checkpoint.hub import EMBEDDED
     from erddci.training.denoiser import RECIPE, train_denoiser
     from erddci.training.latents import latents
     from erddci.training.rendered import rendered
