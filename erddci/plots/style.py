@@ -14,6 +14,7 @@ import PIL.Image
 from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 # Okabe and Ito's colours, which most colour-blind readers can tell apart.
 SERIES = ("#D55E00", "#0072B2", "#999999", "#000000", "#009E73", "#CC79A7")
@@ -40,41 +41,38 @@ BARE: dict[Any, Any] = NO_GRID | {"axes.titlelocation": "center"}
 CELL = 1.3  # inches that an image takes
 SCREEN_DPI, MOST_DPI = 85, 240
 
-
-# Bytes of a figure in a notebook.
-LARGEST_PNG = 120_000
+PIXELS = 2.0  # of the screen for each pixel of an image
+# A figure of many images gets fewer in a notebook, which should stay under a megabyte.
+LARGEST_PNG, FEWER_PIXELS = 70_000, 1.4
 
 
 def show(figure: Figure, alt: str) -> None:
-    """Display a figure in a notebook as one small image with alternative text, and close it.
-
-    Many images make a PNG that a repository should not hold; such a figure is a JPEG.
-    """
-    drawn, kind = png(figure), "png"
-    plt.close(figure)
+    """Display a figure in a notebook as one small PNG with alternative text, and close it."""
+    drawn = png(figure)
     if len(drawn) > LARGEST_PNG:
-        small, kind = io.BytesIO(), "jpeg"
-        PIL.Image.open(io.BytesIO(drawn)).save(small, kind, quality=88, subsampling=0)
-        drawn = small.getvalue()
-    display(Image(drawn, format=kind, alt=alt))
+        for image in figure.findobj(AxesImage):
+            image.set_interpolation("hanning")  # pixels of 1.4 would come out uneven
+        drawn = png(figure, pixels=FEWER_PIXELS)
+    plt.close(figure)
+    display(Image(drawn, format="png", alt=alt))
 
 
-def png(figure: Figure, dpi: float = SCREEN_DPI) -> bytes:
-    """A figure as a small PNG, at a resolution that gives each image two pixels a pixel."""
+def png(figure: Figure, dpi: float = SCREEN_DPI, pixels: float = PIXELS) -> bytes:
+    """A figure as a small PNG, at a resolution that gives each image so many pixels a pixel."""
     drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=image_dpi(figure, dpi))
+    figure.savefig(drawn, format="png", dpi=image_dpi(figure, dpi, pixels))
     PIL.Image.open(drawn).convert("RGB").point(3 * LEVELS).save(small, "png", optimize=True)
     return small.getvalue()
 
 
-def image_dpi(figure: Figure, least: float = SCREEN_DPI) -> float:
-    """The resolution at which every image gets two pixels a pixel, within bounds.
+def image_dpi(figure: Figure, least: float = SCREEN_DPI, pixels: float = PIXELS) -> float:
+    """The resolution at which every image gets so many pixels a pixel, within bounds.
 
     The upper bound is for photographs, which have pixels to spare.
     """
     figure.draw_without_rendering()  # places the axes
     wanted = [
-        2 * image.get_size()[1] * figure.dpi / ax.get_window_extent().width
+        pixels * image.get_size()[1] * figure.dpi / ax.get_window_extent().width
         for ax in figure.findobj(Axes)
         for image in ax.images
     ]
