@@ -100,11 +100,16 @@ class Condition:
             return torch.full(t.shape, self.guidance_scale, dtype=torch.float64)
         return 1 + (self.guidance_scale - 1) * self.schedule.weight(t.cpu().double())
 
+    @property
+    def clipped(self) -> bool:
+        """Whether what guidance may add to the noise is bounded."""
+        return self.schedule is not None and self.schedule.clip != math.inf
+
     def guided(self, unconditional: Tensor, conditional: Tensor, t: Tensor) -> Tensor:
         """Guided noise ε_u + w(ε_c − ε_u) [B, C, H, W] at timesteps t, [] or [B]."""
         w, change = self.scale(t).to(conditional), conditional - unconditional
         w = w.reshape(-1, 1, 1, 1)
-        if self.schedule is None or self.schedule.clip == math.inf:
+        if self.schedule is None or not self.clipped:
             return unconditional + w * change
         push = (w - 1) * change
         most = self.schedule.clip * _rms(conditional) / _rms(push)
@@ -180,7 +185,7 @@ def guided_noise(predict: Predict, x: Tensor, t: Tensor, condition: Condition) -
     null = _expand_prompts(condition.null, samples)
     if (w == 1).all():
         return predict(x, t, text)
-    if (w == 0).all():
+    if (w == 0).all() and not condition.clipped:  # clipping needs both predictions
         return predict(x, t, null)
     both = predict(torch.cat([x, x]), torch.cat([t, t]), torch.cat([null, text]))
     unconditional, conditional = both.chunk(2)

@@ -82,6 +82,11 @@ class Case:
         )
 
 
+def rounding(path):
+    """What rounding leaves of an exact method: steps from ᾱ_N near 0 amplify it by up to 1/ᾱ_N."""
+    return max(1e-10, 1e-14 / path.grid.alphas[-1].item())
+
+
 def scale(*tensors):
     return max(1.0, *(tensor.abs().max().item() for tensor in tensors))
 
@@ -102,7 +107,7 @@ def test_exact_methods_come_back(data, method):
     largest = scale(path.xs, *path.per_node.values())
     # Undoing EDICT's mixing divides by 0.93 twice a step.
     growth = 0.93 ** (-2 * case.steps) if method == "edict" else 1
-    assert path.latent_error(back).max() <= 1e-10 * largest * growth
+    assert path.latent_error(back).max() <= rounding(path) * largest * growth
 
 
 @given(data=st.data(), method=st.sampled_from(list(METHODS)))
@@ -143,7 +148,8 @@ def test_parts_come_back_too(data, method):
     back = reconstruct(case.toy, part)
     growth = 0.93 ** (-2 * case.steps) if method == "edict" else 1
     assert (
-        part.latent_error(back).max() <= 1e-10 * scale(path.xs, *path.per_node.values()) * growth
+        part.latent_error(back).max()
+        <= rounding(path) * scale(path.xs, *path.per_node.values()) * growth
     )
 
 
@@ -161,7 +167,8 @@ def test_an_edit_to_the_same_prompt_returns_the_image(data):
     case = Case(data)
     path = case.invert("dual-chain", guided=True)
     edited = edit(case.toy, path, case.condition)
-    assert path.latent_error(edited.target).max() <= 1e-10 * scale(path.xs, path.per_node["z"])
+    # The target's noise is predicted anew, so rounding feeds back through the network.
+    assert path.latent_error(edited.target).max() <= 1e-7 * scale(path.xs, path.per_node["z"])
 
 
 @given(data=st.data(), kind=st.sampled_from(["epsilon", "v_prediction", "sample"]))

@@ -14,7 +14,6 @@ import PIL.Image
 from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 # Okabe and Ito's colours, which most colour-blind readers can tell apart.
 SERIES = ("#D55E00", "#0072B2", "#999999", "#000000", "#009E73", "#CC79A7")
@@ -43,15 +42,13 @@ SCREEN_DPI, MOST_DPI = 85, 240
 
 PIXELS = 2.0  # of the screen for each pixel of an image
 # A figure of many images gets fewer in a notebook, which should stay under a megabyte.
-LARGEST_PNG, FEWER_PIXELS = 70_000, 1.4
+LARGEST_PNG, FEWER_PIXELS = 60_000, 1.0
 
 
 def show(figure: Figure, alt: str) -> None:
     """Display a figure in a notebook as one small PNG with alternative text, and close it."""
     drawn = png(figure)
     if len(drawn) > LARGEST_PNG:
-        for image in figure.findobj(AxesImage):
-            image.set_interpolation("hanning")  # pixels of 1.4 would come out uneven
         drawn = png(figure, pixels=FEWER_PIXELS)
     plt.close(figure)
     display(Image(drawn, format="png", alt=alt))
