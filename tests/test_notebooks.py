@@ -97,7 +97,7 @@ def test_file(path):
     notebook = read(path)
     nbformat.validate(notebook)
     # Each image of 128 pixels is drawn at twice its size, so that its pixels can be judged.
-    assert path.stat().st_size < 1_000_000
+    assert path.stat().st_size < 1_200_000
     assert notebook.metadata.kernelspec.name == "python3"
     assert "widgets" not in notebook.metadata, "GitHub refuses to show such a notebook"
     ids = [cell.id for cell in notebook.cells]
