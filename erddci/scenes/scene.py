@@ -123,6 +123,11 @@ def sample_scene(seed: int) -> Scene:
         objects = tuple(sorted((sample_object(rng) for _ in range(count)), key=lambda t: t.x))
         if count == 1 or _apart(*objects):
             break
+    return _on_a_floor(objects, rng)
+
+
+def _on_a_floor(objects: tuple[SceneObject | NamedObject, ...], rng: np.random.Generator) -> Scene:
+    """The scene of some objects, with a floor, a light and an order of words drawn for it."""
     return Scene(
         objects,
         floor=str(rng.choice(list(FLOORS))),
@@ -147,13 +152,7 @@ def sample_named_scene(seed: int) -> Scene:
         objects = tuple(sorted((_placed(t, rng) for t in drawn), key=lambda t: t.x))
         if count == 1 or _apart(*objects):
             break
-    return Scene(
-        objects,
-        floor=str(rng.choice(list(FLOORS))),
-        light=float(rng.uniform(-0.9, 0.9)),
-        right_first=bool(rng.random() < 0.5),
-        field_of_view=CLOSER,
-    )
+    return replace(_on_a_floor(objects, rng), field_of_view=CLOSER)
 
 
 def sample_any(rng: np.random.Generator) -> SceneObject | NamedObject:
